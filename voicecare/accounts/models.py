@@ -35,6 +35,30 @@ class SecondFactor(TOTPDevice):
         return f"second factor of user {self.user_id}"
 
 
+class ProviderIdentity(models.Model):
+    """An account at an OpenID Connect provider that logs in as a user here. See `voicecare.admin.oidc_users`.
+
+    `subject` is the provider's id of the account (`sub`), which never changes and is never given to another account.
+    """
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="provider_identities")
+    issuer = models.CharField(max_length=255)
+    subject = models.CharField(max_length=255, help_text="The provider's id of the account.")
+    created_at = models.DateTimeField("linked at", auto_now_add=True)
+
+    class Meta:
+        default_permissions = ("view", "delete")
+        verbose_name = "account at a provider"
+        verbose_name_plural = "accounts at a provider"
+        constraints = [
+            models.UniqueConstraint(fields=["issuer", "subject"], name="provider_identity_once"),
+            models.UniqueConstraint(fields=["user", "issuer"], name="provider_identity_one_per_user"),
+        ]
+
+    def __str__(self) -> str:
+        return f"account of user {self.user_id}"
+
+
 class ApiToken(models.Model):
     """A token of the REST API: of a login, or a named one for a service. See tokens.py.
 

@@ -1,7 +1,8 @@
 """Log-in to the admin with OpenID Connect: the authorization code flow with PKCE, by Authlib.
 
 The provider's ID token says who logs in. Authlib checks its signature, issuer, audience, expiry and nonce, and the
-state of the request. `OIDC_USERNAME_CLAIM` names the user here. The provider may also decide the groups of the user.
+state of the request. Who that is here is stored by issuer and `sub` (`voicecare.admin.oidc_users`). The claim
+`OIDC_USERNAME_CLAIM` is needed only until then. The provider may also decide the groups of the user.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from yarl import URL
 
+MAX_SUBJECT_LENGTH = 255  # as OpenID Connect allows
 TIMEOUT_S = 5  # for each request to the provider
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -33,8 +35,13 @@ class LogInRefused(Exception):
 
 @dataclass(frozen=True)
 class Identity:
-    """Whom the provider has logged in. `groups` are those of this server, None if the provider does not decide them."""
+    """Whom the provider has logged in.
 
+    `subject` is the account at the provider, for ever. `username` is its name there now. `groups` are those of this
+    server, None if the provider does not decide them.
+    """
+
+    subject: str
     username: str
     groups: list[Group] | None
 
@@ -135,7 +142,10 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
         raise LogInRefused("no_username", "The provider did not say who you are. Ask an administrator.")
     if settings.OIDC_USERNAME_CLAIM == "email" and claims.get("email_verified") is not True:
         raise LogInRefused("email_not_verified", "Your provider has not verified your address. Ask an administrator.")
-    return Identity(name, _groups(claims))
+    subject = claims["sub"]
+    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_LENGTH:
+        raise LogInRefused("bad_subject", "The provider did not say who you are. Ask an administrator.")
+    return Identity(subject, name, _groups(claims))
 
 
 def _groups(claims: Mapping[str, Any]) -> list[Group] | None:

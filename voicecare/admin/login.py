@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 
 from voicecare.accounts import throttling, two_factor
+from voicecare.admin.oidc_users import link_confirmed
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record, record_failed_log_in, record_refused_log_in
 
@@ -36,6 +37,9 @@ class AdminLoginForm(AdminAuthenticationForm):
                     device = two_factor.check_second_factor(user, self.cleaned_data.get("otp", ""))
                     user.otp_device = device  # type: ignore[attr-defined]  # django-otp puts it into the session
                     record(self.request, Action.LOG_IN, user=user)
+                    if self.request is not None:
+                        self.request.session.set_expiry(None)  # a login at the provider that was not finished sets one
+                        link_confirmed(self.request, user)
                 return cleaned_data
         except Throttled as error:
             record_refused_log_in(self.request, username, Action.LOG_IN_THROTTLED)

@@ -1,15 +1,30 @@
-"""The users here of people whom an OpenID Connect provider has logged in."""
+"""The users here of people whom an OpenID Connect provider has logged in.
+
+A user is linked with one account of the provider, by issuer and `sub`. The name of an account can change and be given
+to another person, so it only counts for the first login, and only where it cannot take over anybody's user:
+
+- A user who has no password can log in by the provider alone. The first account with the user's name is linked.
+- A user who has a password is linked when they log in with it within `LINK_S` seconds after the provider. So a person
+  who takes the name of an administrator at the provider gains nothing.
+- A user who is linked already is never linked with another account.
+"""
+
+import time
 
 from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 
+from voicecare.accounts.models import ProviderIdentity
 from voicecare.accounts.oidc import Identity, LogInRefused
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.patients.access import ADMINISTRATOR
+
+LINK_S = 600  # seconds in which a password confirms the account
+_PENDING_SESSION_KEY = "oidc_to_link"
 
 
 def find_user(request: HttpRequest, identity: Identity) -> User:
@@ -18,18 +33,67 @@ def find_user(request: HttpRequest, identity: Identity) -> User:
     A user who is refused because of the groups has lost the others.
     """
     with transaction.atomic():
-        user = User.objects.filter(username=identity.username).first()
-        if user is None:
-            if not settings.OIDC_CREATE_USERS or identity.groups == []:
-                raise LogInRefused("unknown_user", f"There is no user {identity.username} here. Ask an administrator.")
-            user = _create_user(request, identity.username)
+        known = ProviderIdentity.objects.filter(issuer=settings.OIDC_ISSUER, subject=identity.subject)
+        linked = known.select_related("user").first()
+        user = _link_by_name(request, identity) if linked is None else linked.user
         if identity.groups is not None:
             _set_groups(request, user, identity.groups)
+    _require_access(user, identity)
+    return user
+
+
+def link_confirmed(request: HttpRequest, user: User) -> None:
+    """Links the account that this browser came back with, now that its user has logged in with the password.
+
+    Does nothing if there is none, if it has another name than the user, or if one of both is linked already.
+    """
+    pending = request.session.pop(_PENDING_SESSION_KEY, None)
+    if pending is None or pending["until"] < time.time():
+        return
+    if (pending["issuer"], pending["username"]) == (settings.OIDC_ISSUER, user.get_username()):
+        _link(request, user, pending["subject"])
+
+
+def _link_by_name(request: HttpRequest, identity: Identity) -> User:
+    """Returns the user with the name of the account, after linking both. Raises LogInRefused."""
+    name = identity.username
+    user = User.objects.filter(username=name).first()
+    if user is None:
+        if not settings.OIDC_CREATE_USERS or identity.groups == []:
+            raise LogInRefused("unknown_user", f"There is no user {name} here. Ask an administrator.")
+        user = _create_user(request, name)
+    _require_access(user, identity)
+    if user.has_usable_password():
+        if not user.provider_identities.filter(issuer=settings.OIDC_ISSUER).exists():
+            request.session[_PENDING_SESSION_KEY] = {
+                "issuer": settings.OIDC_ISSUER,
+                "subject": identity.subject,
+                "username": name,
+                "until": time.time() + LINK_S,
+            }
+            message = f"Log in with the password of {name} once. From then on, {settings.OIDC_NAME} logs you in."
+            raise LogInRefused("not_linked", message)
+    elif _link(request, user, identity.subject):
+        return user
+    raise LogInRefused("name_taken", f"The user {name} belongs to another account. Ask an administrator.")
+
+
+def _link(request: HttpRequest, user: User, subject: str) -> bool:
+    """Links the user with the account. Returns whether that was possible: neither of both was linked before."""
+    try:
+        with transaction.atomic():
+            identity = ProviderIdentity.objects.create(user=user, issuer=settings.OIDC_ISSUER, subject=subject)
+            record(request, Action.ADD, identity, user=user)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _require_access(user: User, identity: Identity) -> None:
     if identity.groups == [] and not user.is_superuser:
         raise LogInRefused("no_group", "You are in no group that may log in here. Ask an administrator.")
     if not user.is_active or not user.is_staff:
         raise LogInRefused("not_allowed", "You may not log in to this site. Ask an administrator.")
-    return user
 
 
 def _create_user(request: HttpRequest, name: str) -> User:

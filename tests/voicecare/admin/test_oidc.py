@@ -1,6 +1,7 @@
 """Log-in to the admin with OpenID Connect, against a real provider on a local port."""
 
 import re
+import time
 from base64 import b32encode
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from tests.roles import role
 from tests.voicecare.accounts.authenticator import code_of
 from tests.voicecare.accounts.oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider
 from voicecare.accounts import two_factor
+from voicecare.accounts.models import ProviderIdentity
 from voicecare.audit.models import AuditEntry
 from voicecare.checks import check_oidc
 
@@ -177,10 +179,126 @@ def test_a_claim_that_is_no_name_is_refused(provider: OidcProvider, nora: User, 
     assert "did not say who you are" in refused()
 
 
+# Which user it is
+
+
+def has_access(client: Client) -> bool:
+    return client.get("/admin/").status_code == 200
+
+
+def test_a_renamed_account_logs_in_as_the_same_user(provider: OidcProvider, nora: User, settings):
+    settings.OIDC_CREATE_USERS = True
+    log_in()
+    provider.claims["preferred_username"] = "nora.new"
+    client, _ = log_in()
+    assert has_access(client)
+    assert client.session["_auth_user_id"] == str(nora.pk)
+    assert list(User.objects.values_list("username", flat=True)) == ["nora"]
+    [(issuer, subject)] = nora.provider_identities.values_list("issuer", "subject")
+    assert (issuer, subject) == (provider.issuer, "1")
+    added = AuditEntry.objects.get(action="add")
+    assert (added.object_type, added.user_name) == ("accounts.provideridentity", "nora")
+
+
+def test_a_name_that_was_given_to_another_account_is_refused(provider: OidcProvider, nora: User):
+    log_in()
+    provider.claims = {"sub": "2", "preferred_username": "nora"}
+    assert "The user nora belongs to another account" in refused()
+    provider.claims = {"sub": "1", "preferred_username": "nora"}
+    assert has_access(log_in()[0])
+
+
+def test_the_same_id_at_another_issuer_is_another_account(provider: OidcProvider, nora: User, settings):
+    log_in()
+    with OidcProvider() as other:
+        settings.OIDC_ISSUER = other.issuer
+        other.claims["preferred_username"] = "otto"
+        assert "There is no user otto" in refused()
+    settings.OIDC_ISSUER = provider.issuer
+    assert has_access(log_in()[0])
+
+
+@pytest.mark.parametrize("subject", ["", "x" * 256, 5], ids=["empty", "long", "number"])
+def test_an_id_that_cannot_be_stored_is_refused(provider: OidcProvider, nora: User, subject: Any):
+    provider.claims["sub"] = subject
+    assert "did not" in refused()
+    assert not nora.provider_identities.exists()
+
+
+def confirm(client: Client, name: str, password: str = "correct horse", otp: str = "") -> None:
+    client.post("/admin/login/", {"username": name, "password": password, "otp": otp})
+
+
+def test_an_account_takes_over_no_user_with_a_password(provider: OidcProvider, nora: User):
+    User.objects.create_superuser("root", password="correct horse")
+    provider.claims["preferred_username"] = "root"
+    client, response = log_in()
+    assert "Log in with the password of root once" in refusal(response, client)
+    confirm(client, "root", "a guess")
+    assert not has_access(client)
+    assert "Log in with the password of root once" in refused()
+    assert not ProviderIdentity.objects.exists()
+
+
+def test_the_password_links_the_account_once(provider: OidcProvider, nora: User):
+    nora.set_password("correct horse")
+    nora.save()
+    codes = set_up_second_factor(nora)
+    client, response = log_in()
+    assert "Log in with the password of nora once" in refusal(response, client)
+    confirm(client, "nora")  # without the second factor
+    assert not ProviderIdentity.objects.exists()
+    confirm(client, "nora", otp=codes[0])
+    assert has_access(client)
+    assert client.session.get_expiry_age() > 86400
+    assert nora.provider_identities.get().subject == "1"
+    other, _ = log_in()
+    other.post(f"{START}code/", {"otp": codes[1]})
+    assert has_access(other)
+
+
+def test_the_password_of_another_user_links_nothing(provider: OidcProvider, nora: User):
+    User.objects.create_superuser("root", password="correct horse")
+    provider.claims["preferred_username"] = "root"
+    client, _ = log_in()
+    User.objects.create_user("otto", password="correct horse", is_staff=True)
+    confirm(client, "otto")
+    assert has_access(client)
+    client.logout()
+    confirm(client, "root")
+    assert not ProviderIdentity.objects.exists()
+
+
+def test_the_password_links_nothing_after_ten_minutes(provider: OidcProvider, nora: User):
+    nora.set_password("correct horse")
+    nora.save()
+    client, _ = log_in()
+    session = client.session
+    session["oidc_to_link"] = {**session["oidc_to_link"], "until": time.time() - 1}
+    session.save()
+    confirm(client, "nora")
+    assert has_access(client)
+    assert not ProviderIdentity.objects.exists()
+
+
+def test_an_administrator_removes_the_link(provider: OidcProvider, nora: User):
+    log_in()
+    provider.claims = {"sub": "2", "preferred_username": "nora"}
+    administrator = Client()
+    administrator.force_login(User.objects.create_superuser("boss"))
+    account = nora.provider_identities.get()
+    assert "nora" in administrator.get("/admin/accounts/provideridentity/").content.decode()
+    administrator.post(f"/admin/accounts/provideridentity/{account.pk}/delete/", {"post": "yes"})
+    assert AuditEntry.objects.filter(action="delete", object_id=str(account.pk)).exists()
+    assert has_access(log_in()[0])
+    assert nora.provider_identities.get().subject == "2"
+
+
 @pytest.mark.parametrize("fields", [{"is_active": False}, {"is_staff": False}])
 def test_an_inactive_user_and_one_without_staff_status_are_refused(provider: OidcProvider, nora: User, fields):
     User.objects.update(**fields)
     assert "You may not log in" in refused()
+    assert not ProviderIdentity.objects.exists()
 
 
 def test_users_are_created_by_a_setting_without_a_password(provider: OidcProvider, settings):
@@ -188,9 +306,10 @@ def test_users_are_created_by_a_setting_without_a_password(provider: OidcProvide
     client, _ = log_in()
     user = User.objects.get()
     assert set(AuditEntry.objects.values_list("action", "user_name")) == {("add", "nora"), ("log_in", "nora")}
+    assert AuditEntry.objects.filter(action="add").count() == 2  # the user and the account
     assert (user.username, user.is_staff, user.is_superuser, user.has_usable_password()) == ("nora", True, False, False)
     assert client.get("/admin/").status_code == 200
-    provider.claims["preferred_username"] = "nora|1"
+    provider.claims = {"sub": "2", "preferred_username": "nora|1"}
     assert "cannot be a user name" in refused()
 
 
@@ -204,6 +323,7 @@ def test_the_provider_can_decide_the_groups(provider: OidcProvider, nora: User, 
     assert list(nora.groups.all()) == [Group.objects.get(name="Auditor")]
     assert client.get("/admin/accounts/apitoken/").status_code == 403
     assert list(AuditEntry.objects.order_by("pk").values_list("action", "user_name")) == [
+        ("add", "nora"),
         ("change", "nora"),
         ("log_in", "nora"),
     ]
@@ -211,7 +331,7 @@ def test_the_provider_can_decide_the_groups(provider: OidcProvider, nora: User, 
         provider.claims["groups"] = groups
         assert "You are in no group" in refused()
     assert not nora.groups.exists()
-    provider.claims["preferred_username"] = "otto"
+    provider.claims = {"sub": "2", "preferred_username": "otto", "groups": []}
     assert "There is no user otto" in refused()
 
 
@@ -234,6 +354,9 @@ def test_refused_log_ins_are_recorded_once_a_minute(provider: OidcProvider, nora
 def test_the_provider_cannot_remove_the_last_administrator(provider: OidcProvider, nora: User, settings):
     nora.groups.add(role("Administrator"))
     settings.OIDC_GROUPS_CLAIM = "groups"
+    provider.claims["groups"] = ["Administrator"]
+    assert has_access(log_in()[0])
+    provider.claims["groups"] = []
     assert "you are the last administrator" in refused()
     assert list(nora.groups.values_list("name", flat=True)) == ["Administrator"]
 

@@ -26,7 +26,7 @@ from tests.voicecare.admin.test_two_factor import set_up
 from tts.models import LexiconEntry, Phrase
 from usage.models import Incident, NotificationChannel, Price
 from voicecare.accounts import tokens
-from voicecare.accounts.models import ApiToken, SecondFactor
+from voicecare.accounts.models import ApiToken, ProviderIdentity, SecondFactor
 from voicecare.audit.models import AuditEntry
 from voicecare.infrastructure.storages import private_file_storage
 from voicecare.patients.models import Clinic, DefaultVoice, Device, Patient, Voice
@@ -99,6 +99,9 @@ ROWS: dict[type[Model], Callable[[Member], Model]] = {
     NotificationChannel: lambda member: NotificationChannel.objects.create(name="On call", url="json://127.0.0.1:1"),
     Patient: lambda member: member.patient,
     Phrase: lambda member: Phrase.objects.create(kind="common", language="en", text="I see."),
+    ProviderIdentity: lambda member: ProviderIdentity.objects.create(
+        user=User.objects.create_user("carol"), issuer="https://login.example.org", subject="1"
+    ),
     Price: lambda member: Price.objects.create(valid_from="2026-11-01", per_1000_credits="0.1"),
     SecondFactor: second_factor,
     User: lambda member: User.objects.create_user("carol"),

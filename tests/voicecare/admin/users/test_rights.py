@@ -6,7 +6,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from tests.roles import role
 from tests.voicecare.admin.users.forms import browser, edit, page_of, shown_values, staff
-from voicecare.accounts.models import ApiToken
+from voicecare.accounts.models import ApiToken, ProviderIdentity
 
 pytestmark = pytest.mark.django_db
 
@@ -111,8 +111,9 @@ def test_neither_a_second_factor_nor_a_token_helps_to_become_another_user():
     client, carol = browser(boss), staff("carol", in_role="Clinician")
     factors = {user: TOTPDevice.objects.create(user=user, name="app", confirmed=True) for user in (root, carol)}
     for user, status in ((root, 403), (carol, 302)):
-        page = f"/admin/accounts/secondfactor/{factors[user].pk}/delete/"
-        assert client.post(page, {"post": "yes"}).status_code == status
+        account = ProviderIdentity.objects.create(user=user, issuer="https://login.example.org", subject=user.username)
+        for page in (f"secondfactor/{factors[user].pk}", f"provideridentity/{account.pk}"):
+            assert client.post(f"/admin/accounts/{page}/delete/", {"post": "yes"}).status_code == status
     for user in (root, carol):
         client.post("/admin/accounts/apitoken/add/", {"name": "Ward", "owner": user.pk})
     assert [token.owner for token in ApiToken.objects.all()] == [carol]
