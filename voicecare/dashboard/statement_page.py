@@ -4,7 +4,7 @@ import csv
 import io
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -22,11 +22,11 @@ from usage.reports.queries import UsageShare
 from usage.reports.statement import Statement, read_statement
 from voicecare.dashboard.chart import csv_cell
 from voicecare.dashboard.permissions import AdminPermissions
-from voicecare.patients.models import Clinic, Patient, Voice
+from voicecare.patients.models import Clinic, Patient
 from voicecare.patients.models.patient import sees_all_patients
 
 SUBJECTS = {"clinics": "Clinic", "patients": "Patient", "voices": "Voice"}
-ROWS_OF_THE_PAGE = 500  # the CSV files have all rows
+ROWS_OF_THE_PAGE = 100  # the CSV files have all rows
 ROWS_PER_CHUNK = 200
 
 
@@ -68,20 +68,6 @@ class StatementPage:
         ]
 
     @cached_property
-    def patients(self) -> list[Line]:
-        lines = self._lines(
-            self.statement.patients, Patient.objects.shown_in_admin_to(self._permissions.user).filter(erased_at=None)
-        )
-        names: dict[Any, str] = {clinic.pk: clinic.name for clinic in self.clinic_choices}
-        return [replace(line, clinic=names.get(self._clinic_of.get(line.share.key), "")) for line in lines]
-
-    @cached_property
-    def clinics(self) -> list[Line]:
-        """The sums of the clinics. Patients without a clinic, and usage without a patient, are one line together."""
-        shares = queries.by_group(self.statement.patients, self._clinic_of)
-        return self._lines(shares, self._permissions.visible_clinics())
-
-    @cached_property
     def clinic_choices(self) -> list[Clinic]:
         """The clinics that the user sees. Empty if there is none."""
         return list(self._permissions.visible_clinics())
@@ -93,10 +79,6 @@ class StatementPage:
             return {}
         return dict(Patient.objects.exclude(clinic=None).order_by().values_list("pk", "clinic_id"))
 
-    @cached_property
-    def voices(self) -> list[Line]:
-        return self._lines(self.statement.voices, self._permissions.visible_voices())
-
     @property
     def tables(self) -> list[tuple[str, str, list[Line], int, str]]:
         """For each table: its title, its heading, its first lines, the number of other lines, and its CSV file."""
@@ -105,10 +87,10 @@ class StatementPage:
         for subject, heading in SUBJECTS.items():
             if subject == "clinics" and (self.clinic or not self.clinic_choices):
                 continue
-            lines: list[Line] = getattr(self, subject)
+            shares, rows = self._visible_shares(subject)
+            lines = self._lines(shares[:ROWS_OF_THE_PAGE], rows)
             url = reverse("admin:statement-csv", args=[month.year, f"{month:%m}", subject]) + self._query
-            more = max(len(lines) - ROWS_OF_THE_PAGE, 0)
-            found.append((f"By {heading.lower()}", heading, lines[:ROWS_OF_THE_PAGE], more, url))
+            found.append((f"By {heading.lower()}", heading, lines, len(shares) - len(lines), url))
         return found
 
     @property
@@ -133,7 +115,7 @@ class StatementPage:
 
         Usage without a patient or voice has an empty id. The costs are exact.
         """
-        lines: list[Line] = getattr(self, subject)
+        lines = self._lines(*self._visible_shares(subject))
         response = StreamingHttpResponse(_chunks(self._cells(subject, lines)), content_type="text/csv; charset=utf-8")
         name = f"voicecare-{self.statement.month:%Y-%m}-{subject}.csv"
         response["Content-Disposition"] = f'attachment; filename="{name}"'
@@ -157,16 +139,43 @@ class StatementPage:
         """Whether the lines are only those of the user's care teams. The totals are those of all patients."""
         return not sees_all_patients(self._permissions.user)
 
-    def _lines(
-        self, shares: Sequence[UsageShare], rows: QuerySet[Patient] | QuerySet[Voice] | QuerySet[Clinic]
-    ) -> list[Line]:
-        """The lines of the shares. A user who sees only their care teams' patients gets those of `rows` only."""
-        wanted = {share.key for share in shares if share.key}
-        found = {key: name for key, name in rows.values_list("pk", "name").iterator() if key in wanted}
+    def _visible_shares(self, subject: str) -> tuple[list[UsageShare], QuerySet[Any]]:
+        """The shares of all patients, voices or clinics, largest first, and the rows with their names.
+
+        Patients without a clinic, and usage without a patient, are one share of a clinic together. A user who sees only
+        their care teams' patients gets the shares of the rows only.
+        """
+        rows: QuerySet[Any]
+        if subject == "patients":
+            shares = self.statement.patients
+            rows = Patient.objects.shown_in_admin_to(self._permissions.user).filter(erased_at=None)
+        elif subject == "voices":
+            shares, rows = self.statement.voices, self._permissions.visible_voices()
+        else:
+            shares = queries.by_group(self.statement.patients, self._clinic_of)
+            rows = self._permissions.visible_clinics()
         if self.is_limited:
-            shares = [share for share in shares if share.key in found]
-        names: dict[Any, str] = found if self._permissions.can_view(rows.model) else {}
-        return [Line(names.get(share.key, ""), share) for share in shares]
+            visible = set(rows.order_by().values_list("pk", flat=True))
+            shares = [share for share in shares if share.key in visible]
+        return shares, rows
+
+    def _lines(self, shares: Sequence[UsageShare], rows: QuerySet[Any]) -> list[Line]:
+        names: dict[Any, str] = {}
+        if self._permissions.can_view(rows.model):
+            if len(shares) <= ROWS_OF_THE_PAGE:  # else nearly all
+                rows = rows.filter(pk__in=[share.key for share in shares if share.key])
+            names = dict(rows.order_by().values_list("pk", "name"))
+        clinics: dict[Any, str] = {}
+        if rows.model is Patient:
+            clinics = {clinic.pk: clinic.name for clinic in self.clinic_choices}
+        return [
+            Line(
+                names.get(share.key, ""),
+                share,
+                clinics.get(self._clinic_of.get(share.key), "") if clinics else "",
+            )
+            for share in shares
+        ]
 
 
 async def _chunks(rows: Iterator[list[Any]]) -> AsyncIterator[str]:
