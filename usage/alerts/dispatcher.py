@@ -6,8 +6,11 @@ While an incident is muted, only its resolution is sent. If it is still open whe
 
 The process that opens or resolves an incident sends the alert immediately in a thread, so neither a worker nor a broker
 is needed. beat retries failed alerts. While beat is missing, the web processes retry them. One process at a time sends
-the alerts of an incident: it holds the lease `Incident.sending_until`. After a failure, `sending_until` is the time of
-the next attempt. A message is sent twice only if a process dies after sending it and before recording it.
+the alerts of an incident: it holds the lease `Incident.sending_until`. After a failure, `retry_at` is the time of the
+next attempt. A message is sent twice only if a process dies after sending it and before recording it.
+
+A channel does not wait for the other one: the resolution follows on the channel that has reported the opening, although
+the other one still cannot.
 """
 
 import uuid
@@ -32,6 +35,7 @@ from voicecare.core.batches import process_each, run_steps
 LEASE = timedelta(seconds=60)  # sending a mail takes several server responses of up to EMAIL_TIMEOUT each
 RETRY_DELAYS_S = (10, 20, 40, 80, 160, 300)  # the last delay repeats
 ALERT_MAX_AGE = timedelta(days=1)  # older incidents are not sent, for example to a channel that is new
+DONE = "+"  # after the name of a channel in `Incident.notified_channels`: the channel has sent the resolution, too
 FAILURES_BEFORE_INCIDENT = 3  # consecutive failures of one channel with one message; about half a minute
 
 log = structlog.get_logger(__name__)
@@ -100,7 +104,7 @@ def _in_thread(work: Callable[..., None], *arguments: uuid.UUID) -> None:
 
 
 def _pending() -> QuerySet[Incident]:
-    return Incident.objects.filter(_unsent(), _unleased()).order_by("opened_at")
+    return Incident.objects.filter(_unsent(), _free()).order_by("opened_at")
 
 
 def _unsent() -> Q:
@@ -122,15 +126,26 @@ def _resolution_due() -> Q:
     return Q(resolution_sent_at=None, resolved_at__gt=Now() - ALERT_MAX_AGE)
 
 
-def _unleased() -> Q:
-    return Q(sending_until=None) | Q(sending_until__lte=Now())
+def _free() -> Q:
+    """No process is sending an alert now, and none waits for the next attempt."""
+    is_unleased = Q(sending_until=None) | Q(sending_until__lte=Now())
+    return is_unleased & (Q(retry_at=None) | Q(retry_at__lte=Now()) | _early_resolution_due())
+
+
+def _early_resolution_due() -> Q:
+    """One channel has reported the opening and can report the resolution, although the other channel has failed.
+
+    There are only two channels, so one with a plus sign has done everything, and the other one nothing.
+    """
+    has_reported = Q(notified_state="opened") & ~Q(notified_channels="") & ~Q(notified_channels__contains=DONE)
+    return has_reported & _resolution_due()
 
 
 def _claim(incident_id: uuid.UUID) -> Incident | None:
     incident = Incident.objects.filter(pk=incident_id).first()
     if incident is None or not channels.channels_for(incident):
         return None
-    if Incident.objects.filter(_unsent(), _unleased(), pk=incident_id).update(sending_until=Now() + LEASE):
+    if Incident.objects.filter(_unsent(), _free(), pk=incident_id).update(sending_until=Now() + LEASE):
         return Incident.objects.get(pk=incident_id)
     return None
 
@@ -138,31 +153,46 @@ def _claim(incident_id: uuid.UUID) -> Incident | None:
 def _send(incident: Incident) -> bool:
     """Send the first pending alert of this incident through the channels that have not sent it yet.
 
-    Returns True if every channel has sent it now. If somebody takes care of the incident already, a channel that could
-    not report its opening does not try again.
+    Returns True if every channel has sent it now. A channel that has sent the opening does not wait for the other one
+    with the resolution. If somebody takes care of the incident already, a channel that could not report its opening
+    does not try again.
     """
     state = _state_to_send(incident)
     if state is None:  # muted in the meantime
-        Incident.objects.filter(pk=incident.pk, sending_until=incident.sending_until).update(sending_until=None)
+        _leased(incident).update(sending_until=None)
         return False
     is_repeated = incident.notified_state == state
-    notified = set(incident.notified_channels.split()) if is_repeated else set()
+    tokens = incident.notified_channels.split() if is_repeated else []
+    notified = {token.removesuffix(DONE) for token in tokens}
+    done = {token.removesuffix(DONE) for token in tokens if token.endswith(DONE)}
+    is_paused = Incident.objects.filter(pk=incident.pk, retry_at__gt=Now()).exists()
     failures = incident.sending_failures if is_repeated else 0
     wanted = channels.channels_for(incident)
     remaining = {name: channel for name, channel in wanted.items() if name not in notified}
     if state == "opened" and notified and incident.acknowledged_at is not None:
-        remaining = {}
-    with ThreadPoolExecutor(max(len(remaining), 1)) as pool:  # a slow channel does not delay the other
-        outcomes = pool.map(lambda name: _try_channel(name, remaining[name], incident, state), remaining)
-        errors = dict(zip(remaining, outcomes, strict=True))
-    sent = [name for name, error in errors.items() if error is None]
-    complete = len(sent) == len(remaining)
+        remaining, is_paused = {}, False
+    errors = {} if is_paused else _try_channels(remaining, incident, state)
+    sent = {name for name, error in errors.items() if error is None}
+    notified |= sent
+    complete = not is_paused and len(sent) == len(remaining)
+    early: dict[str, str | None] = {}
+    if not complete and Incident.objects.filter(_resolution_due(), pk=incident.pk, opening_sent_at=None).exists():
+        finishing = {name: channel for name, channel in wanted.items() if name in notified - done}
+        early = _try_channels(finishing, incident, "resolved")
+    sent_early = {name for name, error in early.items() if error is None}
+    done |= sent_early
+    alerts = [*((name, state) for name in sent), *((name, "resolved") for name in sent_early)]
     with transaction.atomic():  # the timeline has what the columns have
         IncidentEvent.objects.bulk_create(
-            [IncidentEvent(incident=incident, kind=IncidentEvent.Kind.ALERT, channel=name, text=state) for name in sent]
+            IncidentEvent(incident=incident, kind=IncidentEvent.Kind.ALERT, channel=name, text=text)
+            for name, text in alerts
         )
-        _save_outcome(incident, state, notified.union(sent), failures, complete=complete)
+        if complete:
+            _save_success(incident, state, done)
+        else:
+            _save_failure(incident, state, notified, done, None if is_paused else failures)
     _update_channel_health(errors, failures + 1)
+    _update_channel_health(early, failures=1)
     return complete
 
 
@@ -173,6 +203,15 @@ def _state_to_send(incident: Incident) -> AlertState | None:
     if row.filter(_reminder_due()).exists():
         return "reminder"
     return "resolved" if row.filter(_resolution_due()).exists() else None
+
+
+def _try_channels(
+    wanted: Mapping[str, channels.Channel], incident: Incident, state: AlertState
+) -> dict[str, str | None]:
+    """Send one alert through these channels at the same time. Returns the result of `_try_channel` for each."""
+    with ThreadPoolExecutor(max(len(wanted), 1)) as pool:  # a slow channel does not delay the other
+        outcomes = pool.map(lambda name: _try_channel(name, wanted[name], incident, state), wanted)
+        return dict(zip(wanted, outcomes, strict=True))
 
 
 def _try_channel(name: str, channel: channels.Channel, incident: Incident, state: AlertState) -> str | None:
@@ -191,29 +230,37 @@ def _try_channel(name: str, channel: channels.Channel, incident: Incident, state
     return None
 
 
-def _save_outcome(incident: Incident, state: AlertState, notified: set[str], failures: int, *, complete: bool) -> None:
-    leased = Incident.objects.filter(pk=incident.pk, sending_until=incident.sending_until)
-    if not complete:
+def _leased(incident: Incident) -> QuerySet[Incident]:
+    return Incident.objects.filter(pk=incident.pk, sending_until=incident.sending_until)
+
+
+def _save_failure(
+    incident: Incident, state: AlertState, notified: set[str], done: set[str], failures: int | None
+) -> None:
+    """Record which channels have sent the alert. `failures` is None if those that have failed did not try again."""
+    tokens = " ".join(name + DONE if name in done else name for name in sorted(notified))
+    columns: dict[str, object] = {"notified_channels": tokens, "notified_state": state, "sending_until": None}
+    if failures is not None:
         delay_s = RETRY_DELAYS_S[min(failures, len(RETRY_DELAYS_S) - 1)]
-        leased.update(
-            notified_channels=" ".join(sorted(notified)),
-            notified_state=state,
-            sending_failures=failures + 1,
-            sending_until=Now() + timedelta(seconds=delay_s),
-        )
-        return
+        columns |= {"sending_failures": failures + 1, "retry_at": Now() + timedelta(seconds=delay_s)}
+    _leased(incident).update(**columns)
+
+
+def _save_success(incident: Incident, state: AlertState, done: set[str]) -> None:
+    """Record that all channels have sent the alert. `done` are those that have also sent the resolution."""
     sent_at = {"opened": {"opening_sent_at": Now()}, "resolved": {"resolution_sent_at": Now()}}.get(state, {})
     ended_mute = Case(
         When(muted_until__lte=Now(), then=None), default=F("muted_until")
     )  # no reminder is due any longer
-    leased.update(
+    _leased(incident).update(
         **sent_at,
         muted_until=ended_mute,
         mute_ended_at=Case(When(muted_until__lte=Now(), then=F("muted_until")), default=F("mute_ended_at")),
-        notified_channels="",
-        notified_state="",
+        notified_channels=" ".join(sorted(done)),
+        notified_state="resolved" if done else "",
         sending_failures=0,
         sending_until=None,
+        retry_at=None,
     )
 
 

@@ -75,6 +75,7 @@ def _reopen(occurrence: Incident) -> uuid.UUID | None:
                 opening_sent_at=None,
                 resolution_sent_at=None,
                 sending_until=None,  # an alert that is being sent now is about the former state
+                retry_at=None,
                 notified_channels="",
                 notified_state="",
                 sending_failures=0,

@@ -68,14 +68,17 @@ class Incident(models.Model):
         null=True, blank=True, help_text="When the alert about the resolution was sent."
     )
     sending_until = models.DateTimeField(
-        null=True, editable=False, help_text="Lease expiry, and after a failure the time of the next attempt."
+        null=True, editable=False, help_text="When the lease of the process that sends an alert expires."
+    )
+    retry_at = models.DateTimeField(
+        null=True, editable=False, help_text="When the channels that have failed try again. Null if none has."
     )
     notified_channels = models.CharField(
         db_column="sending_told",
         max_length=16,
         blank=True,
         editable=False,
-        help_text="Channels that have already received this notification.",
+        help_text="Channels that have already sent this notification. A plus sign: the resolution, too.",
     )
     notified_state = models.CharField(
         max_length=8,

@@ -29,7 +29,7 @@ def incident() -> Incident:
 
 def retry_after_pause() -> None:
     """Do what beat does after the retry delay."""
-    Incident.objects.exclude(sending_until=None).update(sending_until=seconds_ago(1))
+    Incident.objects.exclude(retry_at=None).update(retry_at=seconds_ago(1))
     dispatcher.retry_pending()
 
 
@@ -158,7 +158,8 @@ def test_an_alert_of_a_killed_process_is_sent_after_its_lease(webhook: Webhook):
     create_incident(sending_until=timezone.now() + dispatcher.LEASE)
     dispatcher.retry_pending()
     assert webhook.asked == 0
-    retry_after_pause()
+    Incident.objects.update(sending_until=seconds_ago(1))
+    dispatcher.retry_pending()
     assert states(webhook) == ["opened"]
 
 
@@ -167,7 +168,7 @@ def test_a_process_that_lost_its_lease_does_not_end_the_new_one(webhook: Webhook
     assert slow is not None
     successors = timezone.now() + dispatcher.LEASE
     Incident.objects.update(sending_until=successors)
-    dispatcher._save_outcome(slow, "opened", {"webhook"}, 0, complete=True)
+    dispatcher._save_success(slow, "opened", set())
     assert (incident().sending_until, incident().opening_sent_at) == (successors, None)
 
 
@@ -192,7 +193,7 @@ def test_the_retry_delays_grow_to_minutes(webhook: Webhook):
     pauses = []
     for _ in range(7):
         retry_after_pause()
-        pauses.append(round((incident().sending_until - timezone.now()).total_seconds()))
+        pauses.append(round((incident().retry_at - timezone.now()).total_seconds()))
     assert pauses == [10, 20, 40, 80, 160, 300, 300]
 
 
@@ -216,6 +217,43 @@ def test_a_failing_webhook_does_not_repeat_the_mail(webhook: Webhook, mail: Mail
     retry_after_pause()
     assert states(webhook) == ["opened", "resolved"]
     assert len(mail.mails) == 2
+
+
+@pytest.mark.parametrize("failing", ["mail", "webhook"])
+def test_a_channel_sends_the_resolution_although_the_other_one_has_not_sent_the_opening(
+    webhook: Webhook, mail: MailServer, failing: str
+):
+    def sent() -> dict[str, list[str]]:
+        resolved = [message["Subject"].startswith("voicecare: resolved") for _, message in mail.mails]
+        return {"mail": ["resolved" if is_end else "opened" for is_end in resolved], "webhook": states(webhook)}
+
+    working = "webhook" if failing == "mail" else "mail"
+    mail.refuses, webhook.status = failing == "mail", 200 if failing == "mail" else 500
+    create_incident()
+    dispatcher.retry_pending()
+    assert sent() == {working: ["opened"], failing: []}
+    incidents.resolve_incident(Kind.QUOTA)
+    until(lambda: sent()[working] == ["opened", "resolved"])
+    until(lambda: alert_threads() == 0)
+    retry_after_pause()  # fails again, and the working channel repeats nothing
+    assert sent() == {working: ["opened", "resolved"], failing: []}
+    assert (incident().opening_sent_at, incident().resolution_sent_at) == (None, None)
+    mail.refuses, webhook.status = False, 200
+    retry_after_pause()
+    assert sent() == {"mail": ["opened", "resolved"], "webhook": ["opened", "resolved"]}
+    assert None not in (incident().opening_sent_at, incident().resolution_sent_at)
+    events = incident().events.filter(kind="alert").order_by("channel", "pk").values_list("channel", "text")
+    assert list(events) == [(name, text) for name in ("mail", "webhook") for text in ("opened", "resolved")]
+
+
+def test_an_incident_that_opens_again_is_sent_again_by_the_channel_that_was_ahead(webhook: Webhook, mail: MailServer):
+    mail.refuses = True
+    create_incident(resolved_at=timezone.now())
+    dispatcher.retry_pending()
+    assert states(webhook) == ["opened", "resolved"]
+    incidents.open_incident(Kind.QUOTA)
+    until(lambda: len(webhook.received) == 3)
+    assert states(webhook)[-1] == "opened"
 
 
 def test_a_slow_webhook_does_not_delay_the_mail(webhook: Webhook, mail: MailServer):

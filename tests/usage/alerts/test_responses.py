@@ -30,7 +30,7 @@ def events(incident: Incident) -> list[tuple[str, str, str]]:
 
 
 def retry_after_pause() -> None:
-    Incident.objects.exclude(sending_until=None).update(sending_until=seconds_ago(1))
+    Incident.objects.exclude(retry_at=None).update(retry_at=seconds_ago(1))
     dispatcher.retry_pending()
 
 
