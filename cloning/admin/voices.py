@@ -181,6 +181,7 @@ class VoiceAdmin(CareTeamAdmin, NoDeleteAdmin):
         except ProviderError as error:
             log.warning("voices.sample_not_read", voice=str(voice.pk), error=error.code)
             return HttpResponseRedirect(reverse("admin-voice-preview", args=[voice.pk]))
+        record(request, Action.PLAY_PREVIEW, voice)
         response = range_response(ContentFile(sample), SAMPLE_MIME, request.headers.get("Range", ""))
         response["Cache-Control"] = f"private, max-age={SAMPLE_KEPT_S}"
         return response

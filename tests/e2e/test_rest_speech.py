@@ -283,18 +283,22 @@ async def test_clones_of_other_teams_and_gone_voices_are_refused(
     assert sandbox.requests() == []
 
 
-async def test_only_previews_of_clones_are_in_the_audit_trail(caller: Caller, alice: Member) -> None:
+async def test_previews_are_in_the_audit_trail(caller: Caller, alice: Member) -> None:
     clone = await in_database(
         Voice.objects.create, name="Daughter", provider_id=OTHER_VOICE[::-1], source="cloned", patient=alice.patient
     )
-    for voice in (alice.patient.voice, clone):
+    stock = alice.patient.voice
+    for voice in (stock, clone):
         async with caller.preview(voice) as reply:
             assert reply.status in (200, 502, 503)
             await reply.read()
     entries = await in_database(
-        lambda: list(AuditEntry.objects.values_list("action", "source", "object_id", "patient_id"))
+        lambda: list(AuditEntry.objects.order_by("pk").values_list("action", "source", "object_id", "patient_id"))
     )
-    assert entries == [("play_preview", "rest", str(clone.pk), alice.patient.pk)]
+    assert entries == [
+        ("play_preview", "rest", str(stock.pk), None),
+        ("play_preview", "rest", str(clone.pk), alice.patient.pk),
+    ]
 
 
 async def test_a_preview_is_billed_once(caller: Caller, phrases: None, sandbox: SandboxProcess, alice: Member) -> None:

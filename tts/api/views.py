@@ -258,8 +258,7 @@ class VoicePreview(APIView):
         preview = preview_for_voice(voice, DEVICE_FORMATS[0], language, float(speech_rate))
         speech = StreamingSpeech(*preview, runtime.dependencies)
         audio = run_speech(speech.collect, request)
-        if voice.source == Voice.Source.CLONED:
-            record(request, Action.PLAY_PREVIEW, voice)
+        record(request, Action.PLAY_PREVIEW, voice)
         response = range_response(ContentFile(audio), PREVIEW_MIME, request.headers.get("Range", ""))
         response["Speech-Source"] = speech.source
         return response

@@ -109,13 +109,15 @@ class UnconfirmedRequests:
 class QuotaStatus:
     """The account's credits in this billing period, when the subscription was last read.
 
-    All numbers are None if it was never read. `limit` and `remaining` are None if there is no limit.
+    All numbers are None if it was never read. `limit` and `remaining` are None if there is no limit. `exhausted_at` is
+    when the provider has refused speech for want of credits, None if it does not. That may be later than the reading.
     """
 
     limit: int | None
     used: int | None
     remaining: int | None
     exhausted: bool
+    exhausted_at: datetime | None
     resets_at: datetime | None
     polled_at: datetime | None
     forecast: Forecast | None
@@ -316,11 +318,13 @@ def _sum_of_known(costs: Iterable[Decimal | None]) -> Decimal | None:
 
 def quota_status() -> QuotaStatus:
     state = ProviderState.objects.filter(pk=1).first() or ProviderState()
+    exhausted = state.quota == ProviderState.Quota.EXHAUSTED
     return QuotaStatus(
         limit=state.quota_limit,
         used=state.quota_used,
         remaining=state.quota_remaining,
-        exhausted=state.quota == ProviderState.Quota.EXHAUSTED,
+        exhausted=exhausted,
+        exhausted_at=state.quota_changed_at if exhausted else None,
         resets_at=state.quota_resets_at,
         polled_at=state.polled_at,
         forecast=forecast.current_forecast(state, timezone.now()),

@@ -4,12 +4,14 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from django.contrib import messages
 from django.contrib.admin import ModelAdmin
 from django.contrib.admin.actions import delete_selected
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Model, QuerySet
+from django.db.models.options import Options
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
@@ -36,6 +38,18 @@ class AuditedAdmin(ModelAdmin):
     Django's log stores the names of rows, which can be names of patients, and forgets the entries of a deleted user.
     A page of its own that changes something calls `recording.record`.
     """
+
+    def _get_obj_does_not_exist_redirect(
+        self, request: HttpRequest, opts: "Options[Any]", object_id: str
+    ) -> HttpResponseRedirect:
+        """Redirects to the first page. Django's message repeats the id and asks whether the row was deleted.
+
+        It says the same of a row that the user may not see, so that ids cannot be guessed.
+        """
+        self.message_user(
+            request, f"This {opts.verbose_name} does not exist, or you are not allowed to see it.", messages.WARNING
+        )
+        return HttpResponseRedirect(reverse("admin:index"))
 
     def construct_change_message(  # type: ignore[override]  # Django's is a list of labels
         self, request: HttpRequest, form: BaseForm, formsets: Iterable[Any] | None, add: bool = False

@@ -19,7 +19,7 @@ class Action(models.TextChoices):
     CANCEL = "cancel", "Cancel"
     READ_TEXT = "read_text", "Read text"
     PLAY_RECORDING = "play_recording", "Play recording"
-    PLAY_PREVIEW = "play_preview", "Play preview of a clone"
+    PLAY_PREVIEW = "play_preview", "Play preview of a voice"
     EXPORT = "export", "Export"
     SYNC = "sync", "Sync"
     RETRY = "retry", "Retry"

@@ -21,6 +21,7 @@ from voicecare.dashboard.live import LiveStatus
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.dashboard.ranges import DayRange
 from voicecare.patients.models import Clinic, DefaultVoice, Patient, Voice
+from voicecare.patients.models.patient import sees_all_patients
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,15 @@ class Dashboard:
 class AdminDashboard(Dashboard):
     """The data of the first page of the admin, about all patients or those of a clinic."""
 
+    @property
+    def is_beyond_own_patients(self) -> bool:
+        """Whether the figures are also about patients whom the user may not see. The page says so."""
+        return not sees_all_patients(self._permissions.user)
+
+    @property
+    def patients_url(self) -> str:
+        return self._permissions.changelist_url(Patient)
+
     @cached_property
     def clinic_choices(self) -> list[Clinic]:
         """The clinics to which the user can limit the figures. Empty if there is none."""
@@ -131,7 +141,7 @@ class AdminDashboard(Dashboard):
         quota = self.quota
         if quota is None or quota.limit is None or quota.used is None:
             return None
-        return Gauge(quota.used, quota.limit)
+        return Gauge(quota.limit if quota.exhausted else quota.used, quota.limit)
 
     @cached_property
     def unconfirmed(self) -> queries.UnconfirmedRequests | None:

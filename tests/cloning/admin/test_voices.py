@@ -289,6 +289,8 @@ def test_the_providers_sample_is_played_through_this_server(boss: Client, hazel:
     assert response["Cache-Control"].startswith("private")
     part = boss.get(sample_url(hazel), headers={"Range": "bytes=4-"})
     assert (part.status_code, part.content) == (206, b"a sample")
+    entries = AuditEntry.objects.filter(action="play_preview").values_list("object_type", "object_id")
+    assert list(entries) == [("patients.voice", str(hazel.pk))] * 2
 
 
 def test_without_a_sample_this_server_speaks(boss: Client, hazel: Voice, sample_host: str):

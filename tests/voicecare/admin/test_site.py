@@ -11,6 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from tests.conftest import Member
+from tests.roles import role
 from tests.voicecare.dashboard import history
 from usage.models import DailyUsage, Incident
 from voicecare.patients.models import Patient
@@ -155,3 +156,36 @@ def count_queries(client: Client, url: str) -> int:
     with CaptureQueriesContext(connection) as captured:
         assert client.get(url).status_code == 200
     return len(captured)
+
+
+# Users who see their own patients only
+
+
+@pytest.fixture
+def clinician(patients: list[Patient]) -> Client:
+    """The browser of a clinician who cares for the first patient."""
+    user = User.objects.create_user("carer", is_staff=True)
+    user.groups.add(role("Clinician"))
+    patients[0].team.add(user)
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_the_dashboard_says_whose_figures_it_shows(patients, clinician: Client, admin_client: Client):
+    note = "The figures and charts are those of all patients"
+    page = clinician.get("/admin/").content.decode()
+    assert note in page
+    assert '<a href="/admin/patients/patient/">your patients</a>' in page
+    assert note not in admin_client.get("/admin/").content.decode()
+    assert note not in clinician.get(usage_url(patients[0])).content.decode()
+
+
+def test_an_unknown_patient_and_one_of_others_get_the_same_words_without_the_id(
+    patients, clinician: Client, admin_client: Client
+):
+    unknown = uuid.uuid4()
+    for client, key in ((clinician, patients[1].pk), (clinician, unknown), (admin_client, unknown)):
+        text = client.get(f"/admin/patients/patient/{key}/change/", follow=True).content.decode()
+        assert "This patient does not exist, or you are not allowed to see it." in text
+        assert str(key) not in text

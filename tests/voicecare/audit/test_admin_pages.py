@@ -348,7 +348,6 @@ SHOWING = {
     *("system-health", "live", "statement", "statement-csv", "usage-csv"),
     *("patient-usage", "patient-live", "patient-usage-csv", "tts_phrase_coverage", "tts_phrase_coverage_progress"),
     *("password-reset", "password-reset-done", "password-reset-complete", "oidc", "oidc-code"),
-    "patients_voice_sample",  # the provider's own recording of a stock voice
 }
 TESTED_ELSEWHERE = {
     "audit-csv",
@@ -356,6 +355,7 @@ TESTED_ELSEWHERE = {
     "auth_user_password_change",
     "password-reset-confirm",
     "oidc-callback",
+    "patients_voice_sample",
 }
 
 

@@ -5,6 +5,8 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.cache import cache
+from django.test import Client
+from django.utils import timezone
 
 from tests.conftest import Member
 from tests.voicecare.dashboard import history
@@ -71,6 +73,21 @@ def test_the_dashboard_has_quota_unconfirmed_requests_and_reconciliation(patient
     assert board.unconfirmed == queries.UnconfirmedRequests(3, 183)
     assert board.last_reconciliation == Reconciliation.objects.get(day=queries.today() - timedelta(days=1))
     assert not board.has_no_data
+
+
+def test_a_refusal_counts_more_than_an_earlier_reading(admin_client: Client):
+    read, refused = timezone.now() - timedelta(minutes=1), timezone.now()
+    state = ProviderState.objects.create(quota_used=0, quota_limit=100_000, polled_at=read)
+    assert "left of 100,000" in admin_client.get("/admin/").content.decode()
+    ProviderState.objects.filter(pk=state.pk).update(quota="spent", quota_changed_at=refused)
+    board = AdminDashboard(AdminPermissions(BOSS))
+    assert board.gauge == Gauge(100_000, 100_000)
+    assert board.quota is not None
+    assert board.quota.exhausted_at == refused
+    page = admin_client.get("/admin/").content.decode()
+    assert "left of 100,000" not in page
+    assert "Exhausted <span" in page
+    assert ", 100,000 left</dd>" in page  # when it was last checked
 
 
 def test_without_a_quota_limit_there_is_no_gauge():
