@@ -14,6 +14,11 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check
 SYSTEM_PYTHON := $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 SANDBOX := $(if $(ELEVENLABS_API_KEY)$(ELEVENLABS_API_KEY_FILE),,sandbox)
 
+# The alerts of the demo are mails in the terminal: nobody has to configure anything to read them.
+ifneq ($(and $(SANDBOX),$(if $(EMAIL_URL),,console)),)
+run: export ADMIN_EMAILS ?= you@example.org
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast lint format bench image-test install-test lock audit sbom
 

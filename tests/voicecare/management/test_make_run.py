@@ -155,3 +155,23 @@ def test_make_needs_no_option_of_gnu_tools(tmp_path: Path):
     expr.chmod(0o755)
     process = make("-n", "help", PORT="9000", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "recipients"),
+    [
+        ({}, ["you@example.org"]),
+        ({"ADMIN_EMAILS": "me@example.org"}, []),  # make takes it from the environment
+        ({"EMAIL_URL": "smtp://mail.example.org"}, []),
+        ({"ELEVENLABS_API_KEY": "key"}, []),
+    ],
+    ids=["demo", "own", "mail server", "real provider"],
+)
+def test_alerts_of_the_demo_are_sent_to_the_terminal(variables: dict[str, str], recipients: list[str]):
+    environment = {name: value for name, value in os.environ.items() if name not in REMOVED_VARIABLES}
+    for name in ("ADMIN_EMAILS", "EMAIL_URL"):
+        environment.pop(name, None)
+    made = subprocess.run(
+        ["make", "-pn", "run"], cwd=ROOT, env=environment | variables, capture_output=True, text=True, check=True
+    )
+    assert re.findall(r"^run: ADMIN_EMAILS = (.*)$", made.stdout, re.MULTILINE) == recipients

@@ -2,16 +2,20 @@
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable
 from io import StringIO
 
 import pytest
 import requests
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from tests.conftest import DEFAULT_VOICE, OTHER_VOICE
 from tests.sandbox import SandboxProcess
 from tests.server import free_port
+from usage.models import ProviderState
+from voicecare.management.commands import sandbox_fault
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import SpeechRequest
@@ -189,3 +193,41 @@ def test_a_button_sets_the_scenario_and_shows_the_page(sandbox: SandboxProcess) 
 def test_an_unknown_scenario_name_is_rejected(sandbox: SandboxProcess) -> None:
     reply = requests.post(f"{sandbox.url}/sandbox/scenario", data={"name": "explode"}, timeout=5)
     assert (reply.status_code, "voice-gone" in reply.json()["error"]) == (400, True)
+
+
+# Off waits for the server
+
+
+@pytest.mark.parametrize(
+    ("state", "assumption"),
+    [
+        ({"quota": "spent"}, "the credits are used up"),
+        ({"circuit": "open"}, "the provider does not answer"),
+        ({"access": "key"}, "the provider refuses the API key"),
+    ],
+)
+@pytest.mark.django_db(transaction=True)
+def test_off_waits_until_the_server_has_noticed_it(set_fault: SetFault, state: dict[str, str], assumption: str) -> None:
+    ProviderState.objects.create(pk=1, **state)
+    assumed = {name: ProviderState._meta.get_field(name).get_default() for name in state}
+
+    def recover() -> None:
+        ProviderState.objects.update(**assumed)
+        connection.close()
+
+    threading.Timer(1, recover).start()
+    lines = set_fault("off").splitlines()
+    assert lines[1:] == [
+        f"The server still assumes that {assumption}. Waiting until it has asked again ...",
+        "The server knows that the provider works.",
+    ]
+
+
+@pytest.mark.django_db
+def test_off_says_if_no_server_notices_it(set_fault: SetFault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_fault, "WAIT_S", 0.3)
+    ProviderState.objects.create(pk=1, quota="spent")
+    with pytest.raises(CommandError, match="Does `make run` run"):
+        set_fault("off")
+    ProviderState.objects.update(quota=ProviderState.Quota.AVAILABLE)
+    assert set_fault("off").splitlines()[1:] == ["The server knows that the provider works."]
