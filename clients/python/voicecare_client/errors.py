@@ -4,7 +4,9 @@ DeviceError
 ├── ServerUnreachable   no server answers at this address
 ├── HandshakeRefused    the server answered, but did not open a WebSocket
 ├── ConnectionClosed    the WebSocket was closed
-└── RequestRefused      the server answered a request with an `error` frame
+├── RequestRefused      the server answered a request with an `error` frame
+├── SpeechFailed        a speech could not be spoken, or not in time
+└── PlayerFailed        the program that plays audio is missing or has failed
 """
 
 from typing import Any
@@ -48,3 +50,15 @@ class RequestRefused(DeviceError):
     def __init__(self, frame: dict[str, Any]) -> None:
         super().__init__(f"{frame.get('code')}: {frame.get('message')}")
         self.frame = frame
+
+
+class SpeechFailed(DeviceError):
+    """`code` is that of the frame `speech.failed`, or `expired`: the device had no connection for too long."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class PlayerFailed(DeviceError):
+    pass
