@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import requests
+import aiohttp
 from django.conf import settings
 from django.core.mail import send_mail
 from django.urls import reverse
@@ -16,11 +16,15 @@ from django.urls import reverse
 from usage.alerts import messages, recipients
 from usage.alerts.messages import AlertState
 from usage.models import Incident
+from voicecare.core import http_post
 
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3.0, 5.0
 TIMESTAMP_HEADER, SIGNATURE_HEADER = "X-Voicecare-Timestamp", "X-Voicecare-Signature"
 
 Channel = Callable[[Incident, AlertState], None]
+
+
+class WebhookRefused(Exception):
+    """The response of the webhook is not 2xx. The message has its status."""
 
 
 def configured_channels() -> Mapping[str, Channel]:
@@ -65,13 +69,13 @@ def test_sends() -> Mapping[str, Callable[[], None]]:
 
 def describe_failure(error: Exception) -> str:
     """Return why a channel has failed, as a sentence. The text of an exception can have the address, a secret."""
-    if isinstance(error, requests.HTTPError):
+    if isinstance(error, WebhookRefused):
         return f"The receiver refused the message ({error})."
-    if isinstance(error, TimeoutError | requests.Timeout):
+    if isinstance(error, TimeoutError):
         return "The receiver did not answer in time."
     if isinstance(error, smtplib.SMTPException):
         return f"The mail server refused the message ({type(error).__name__})."
-    if isinstance(error, OSError) and not isinstance(error, ValueError):
+    if isinstance(error, OSError | aiohttp.ClientError) and not isinstance(error, ValueError):
         return f"The receiver could not be reached ({type(error).__name__})."
     return f"The message could not be sent ({type(error).__name__})."
 
@@ -90,23 +94,16 @@ def _webhook(incident: Incident, state: AlertState) -> None:
 
 
 def _post(payload: Mapping[str, str]) -> None:
-    """Post the alert as JSON. Raises an exception of `requests` on failure, also for a response without 2xx.
-
-    Redirects are not followed and proxies of the environment are not used, so the message goes to the configured URL
-    only.
-    """
+    """Post the alert as JSON. Raises WebhookRefused for a response that is not 2xx, and what `http_post` raises."""
     body = json.dumps(payload).encode()
     headers = {"Content-Type": "application/json"}
     if settings.ALERT_WEBHOOK_SECRET:  # each retry is signed with its own time
         timestamp = str(int(time.time()))
         headers[TIMESTAMP_HEADER] = timestamp
         headers[SIGNATURE_HEADER] = f"sha256={signature(settings.ALERT_WEBHOOK_SECRET, timestamp, body)}"
-    with requests.Session() as session:
-        session.trust_env = False
-        post = partial(session.post, data=body, headers=headers, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
-        with post(settings.ALERT_WEBHOOK_URL, allow_redirects=False, stream=True) as response:
-            if not 200 <= response.status_code < 300:
-                raise requests.HTTPError(f"HTTP {response.status_code}")
+    reply = http_post.post_once(settings.ALERT_WEBHOOK_URL, body, headers)
+    if not reply.is_success:
+        raise WebhookRefused(f"HTTP {reply.status}")
 
 
 def url_of(incident: Incident) -> str:

@@ -15,9 +15,10 @@ from pytest_django import Settings
 from tests.usage.alerts.postbox import MailServer, Webhook
 from tests.usage.provider_state.test_circuit import run_concurrently, seconds_ago
 from tests.waiting import until
-from usage.alerts import channels, dispatcher, incidents
+from usage.alerts import dispatcher, incidents
 from usage.alerts.incidents import Kind
 from usage.models import Incident
+from voicecare.core import http_post
 from voicecare.core.batches import RowsFailed
 
 pytestmark = pytest.mark.django_db(transaction=True)  # alerts are sent from a separate thread
@@ -264,7 +265,7 @@ def test_a_slow_webhook_does_not_delay_the_mail(webhook: Webhook, mail: MailServ
 
 
 def test_a_webhook_that_does_not_answer_times_out(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(channels, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(http_post, "TIMEOUT_S", 0.2)
     webhook.hang_s = 4
     create_incident()
     dispatcher.retry_pending()
