@@ -9,6 +9,7 @@ _migration: Any = import_module("voicecare.patients.migrations.0007_roles")
 _audit_migration: Any = import_module("voicecare.audit.migrations.0003_roles_see_the_audit_trail")
 _clinic_migration: Any = import_module("voicecare.patients.migrations.0009_roles_see_clinics")
 _lexicon_migration: Any = import_module("tts.migrations.0011_roles_use_the_lexicon")
+_webhook_migration: Any = import_module("voicecare.webhooks.migrations.0002_administrators_manage_endpoints")
 
 
 def role(name: str) -> Group:
@@ -20,6 +21,8 @@ def role(name: str) -> Group:
             group.permissions.add(*Permission.objects.filter(content_type__app_label="accounts"))
         group.permissions.add(*Permission.objects.filter(codename__in=_clinic_migration.GRANTED[name]))
         group.permissions.add(*Permission.objects.filter(codename__in=_lexicon_migration.GRANTED[name]))
+        webhook_permissions = _webhook_migration.ROLES.get(name, ())
+        group.permissions.add(*Permission.objects.filter(codename__in=webhook_permissions))
         if name in _audit_migration.ROLES:
             group.permissions.add(Permission.objects.get(codename="view_auditentry"))
     return group

@@ -20,6 +20,8 @@ WEB = {
     "voicecare.audit",
     *(f"voicecare.admin.{part}" for part in ("confirmation", "conflicts", "lists", "readonly", "periods", "titles")),
 }
+# Emitting events for integrators. `voicecare.webhooks` itself sends them, and imports more.
+WEBHOOK_EVENTS = {f"voicecare.webhooks.{part}" for part in ("events", "models")}
 # The parts that other apps may use.
 USAGE = {"usage.ledger", "usage.alerts", "usage.provider_state", "usage.budgets", "usage.clinic_budgets"}
 
@@ -57,9 +59,17 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "voicecare.providers.espeak": {"voicecare.audio", "voicecare.core"},
     "voicecare.providers.elevenlabs": {"voicecare.providers", "voicecare.audio", "voicecare.core"},
     "voicecare.patients": {"voicecare.core", *WEB},
+    "voicecare.webhooks.addresses": {"voicecare.core"},
+    "voicecare.webhooks.models": {"voicecare.webhooks.addresses", "voicecare.core", "voicecare.patients"},
+    "voicecare.webhooks.events": {"voicecare.webhooks.models", "voicecare.core", "voicecare.patients"},
+    "voicecare.webhooks.offline": {*WEBHOOK_EVENTS, "voicecare.core", "voicecare.patients"},
+    "voicecare.webhooks": {
+        *(*WEBHOOK_EVENTS, "voicecare.webhooks.addresses", "usage.alerts", "usage.models"),
+        *("voicecare.core", "voicecare.patients", *WEB),
+    },
     "usage.models": SHARED,
     "usage.ledger": {"usage.models", *SHARED},
-    "usage.alerts": {"usage.models", *SHARED},
+    "usage.alerts": {"usage.models", *WEBHOOK_EVENTS, *SHARED},
     "usage.prices": {"usage.models"},
     "usage.budgets": {"usage.ledger", "usage.alerts", "usage.prices", "usage.models", *SHARED},
     "usage.clinic_budgets": {"usage.budgets", "usage.alerts", "usage.models", *SHARED},
@@ -78,7 +88,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("usage.alerts", "usage.provider_history"),
         *SHARED,
     },
-    "cloning.jobs": {*CLONING_DOMAIN - {"cloning.voices"}, "usage.alerts", *SHARED},
+    "cloning.jobs": {*CLONING_DOMAIN - {"cloning.voices"}, "usage.alerts", *WEBHOOK_EVENTS, *SHARED},
     "cloning.voices": {*CLONING_DOMAIN, "usage.alerts", *SHARED},
     "cloning": {*CLONING_DOMAIN, "usage.alerts", *SHARED, *WEB},
     "tts.states": set(),
@@ -87,9 +97,12 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "tts.text": set(),
     "tts.speech": {*TTS_VALUES, "tts.text"},
     "tts.models": {*TTS_VALUES, *SHARED},
-    "tts.outbox": {*TTS_VALUES, "tts.models", *SHARED},
+    "tts.outbox": {*TTS_VALUES, "tts.models", *WEBHOOK_EVENTS, *SHARED},
     "tts.conversations": {*TTS_VALUES, "tts.text", "tts.models", *SHARED},
-    "tts.conversations.retention": {*TTS_VALUES, "tts.outbox", "tts.models", "usage.provider_history", *SHARED},
+    "tts.conversations.retention": {
+        *(*TTS_VALUES, "tts.outbox", "tts.models", "usage.provider_history"),
+        *("voicecare.webhooks.events", *SHARED),
+    },
     "tts.recorder": {*TTS_BASE, "tts.outbox", "usage.ledger", *SHARED},
     "tts.protocol": {
         *TTS_VALUES,
@@ -100,7 +113,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "tts.cache": {*TTS_BASE, "tts.resilience", *USAGE, *SHARED},
     "tts.synthesis": {*TTS_BASE, "tts.resilience", "tts.cache", *USAGE, *SHARED},
     "tts.devices": {*TTS_DOMAIN, *USAGE, *SHARED},
-    "tts.runtime": {*TTS_DOMAIN, *USAGE, *SHARED},
+    "tts.runtime": {*TTS_DOMAIN, "voicecare.webhooks.offline", *USAGE, *SHARED},
     "tts.api": {*TTS_DOMAIN - {"tts.devices"}, "tts.runtime", *USAGE, *SHARED, *WEB},
     "tts": {*TTS_DOMAIN, "tts.api", "tts.runtime", *USAGE, *SHARED, *WEB},
     # The composition root: imports anything, and nobody outside of it imports it.

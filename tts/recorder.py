@@ -20,7 +20,7 @@ from django.db.models import Case, Value, When
 from django.db.models.functions import Now
 
 from tts.models import Conversation, Utterance
-from tts.outbox import deferred
+from tts.outbox import deferred, webhook_events
 from tts.outbox.leases import LEASE
 from tts.speech import Speech
 from tts.states import UNFINISHED_STATES, UtteranceState
@@ -174,6 +174,8 @@ def _write_rows(batch: Iterable[Record]) -> None:
                 unique_fields=["id"],
                 update_fields=_UPDATED_FIELDS,
             )
+            for state in (UtteranceState.EXPIRED, UtteranceState.FAILED):
+                webhook_events.emit([key for key, row in speeches.items() if row.progress.state == state], state)
         if heard:
             changes = Case(*(When(pk=key, then=Value(ms)) for key, ms in heard.items()))
             Utterance.objects.filter(pk__in=heard).update_in_order(played_ms=changes)

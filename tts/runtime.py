@@ -50,6 +50,8 @@ from voicecare.providers.elevenlabs.models import CATALOGUE, ModelCatalogue
 from voicecare.providers.elevenlabs.responses import Model
 from voicecare.providers.errors import Cause, ProviderError
 from voicecare.providers.espeak.client import OfflineSynthesizer
+from voicecare.webhooks import offline
+from voicecare.webhooks.offline import OfflineMonitor
 
 CACHE_MAINTENANCE_INTERVAL_S = 5.0  # for writing hits, and for dropping deleted clips from memory
 HEARTBEAT_CHECK_INTERVAL_S = 5.0
@@ -161,6 +163,7 @@ class Runtime:
         self.spawn(pubsub.process_pubsub().run(registry.wake_patient, watch.poll_now))
         self.spawn(self._maintain_cache(dependencies.phrase_cache))
         self.spawn(self._monitor_heartbeats())
+        self.spawn(self._report_offline_devices())
         self.spawn(self._update_models(CATALOGUE))
         if settings.ELEVENLABS_API_KEY_FILE:
             self.spawn(self._follow_key_file(client))
@@ -254,6 +257,16 @@ class Runtime:
                 await run_in_db_thread(monitor.check, time.time())
             except Exception as error:  # after any error the next check may succeed
                 log.warning("runtime.heartbeat_check_failed", error=type(error).__name__)
+
+    async def _report_offline_devices(self) -> None:
+        """Inform integrators about devices that have been offline for long."""
+        monitor = OfflineMonitor(time.time())
+        while True:
+            await asyncio.sleep(offline.INTERVAL_S)
+            try:
+                await run_in_db_thread(monitor.check, time.time())
+            except Exception as error:  # after any error the next check may succeed
+                log.warning("runtime.offline_check_failed", error=type(error).__name__)
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -134,6 +134,9 @@ ERASURE_GRACE_DAYS = env.int("ERASURE_GRACE_DAYS", 7, validate=_days)  # an eras
 TEXT_RETENTION_DAYS = env.int("TEXT_RETENTION_DAYS", 90, validate=_days)
 CLONE_SAMPLE_RETENTION_DAYS = env.int("CLONE_SAMPLE_RETENTION_DAYS", 30, validate=_days)
 AUDIT_RETENTION_DAYS = env.int("AUDIT_RETENTION_DAYS", 1096, validate=_days)  # three years; 0 keeps entries forever
+WEBHOOK_RETENTION_DAYS = env.int("WEBHOOK_RETENTION_DAYS", 30, validate=_days)  # events and the log of deliveries
+WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", DEBUG)
+DEVICE_OFFLINE_AFTER_S = env.float("DEVICE_OFFLINE_AFTER_S", 300.0, validate=validate.Range(min=1, max=43_200))
 
 ADMIN_EMAILS: list[str] = env.list("ADMIN_EMAILS", [])
 STATEMENT_EMAILS: list[str] = env.list("STATEMENT_EMAILS", [])
@@ -232,6 +235,7 @@ INSTALLED_APPS = [
     "voicecare.accounts",
     "voicecare.audit",
     "voicecare.patients",
+    "voicecare.webhooks",
     "usage",
     "tts",
     "cloning",
@@ -367,6 +371,8 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "UtteranceStatus": "tts.models.STATE_CHOICES",
         "CloneStatus": "cloning.models.CloneJob.Status",
+        "DeliveryStatus": "voicecare.webhooks.models.WebhookDelivery.Status",
+        "EventType": "voicecare.webhooks.models.EventType",
         "VoiceSource": "voicecare.patients.models.Voice.Source",
     },
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -21,6 +21,7 @@ api: list[URLPattern | URLResolver] = [
     path("", include("tts.api.urls")),
     path("", include("cloning.api.urls")),
     path("", include("usage.api.urls")),
+    path("", include("voicecare.webhooks.api.urls")),
 ]
 # Swagger UI sets inline styles.
 docs = csp_update({"style-src": ["'self'", "'unsafe-inline'"]})(SpectacularSwaggerSplitView.as_view())

@@ -222,7 +222,10 @@ class VoiceAdmin(CareTeamAdmin, NoDeleteAdmin):
 
         The periodic comparison with the provider makes those voices usable again that the provider has.
         """
-        count = voices.filter(state=Voice.State.USABLE).update(state=Voice.State.GONE)
+        usable = voices.filter(state=Voice.State.USABLE)
+        lost = [voice for voice in usable.order_by("pk") if usable.filter(pk=voice.pk).update(state=Voice.State.GONE)]
+        lost_voices.emit_gone(lost)
+        count = len(lost)
         self.message_user(request, ngettext("%d voice marked as gone.", "%d voices marked as gone.", count) % count)
 
     @admin.action(description="Use again: the speech provider speaks in them again", permissions=["change"])

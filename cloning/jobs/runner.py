@@ -9,7 +9,7 @@ created. So a lease must last longer than any request of a worker.
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
@@ -29,6 +29,9 @@ from voicecare.core.batches import process_each
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient, Voice
 from voicecare.providers.errors import ProviderError
+from voicecare.webhooks import events
+from voicecare.webhooks.events import Subject
+from voicecare.webhooks.models import EventType
 
 RETRY_DELAYS_S = (5, 15, 60)  # before the second, third and fourth attempt
 MAX_ATTEMPTS = len(RETRY_DELAYS_S) + 1
@@ -166,14 +169,19 @@ def _retry_or_fail(job: CloneJob, failure: CloneFailure) -> None:
         _release_withdrawn(job)
 
 
+@transaction.atomic
 def _fail(jobs: QuerySet[CloneJob], failure: CloneFailure) -> int:
-    return jobs.update(
+    keys = list(jobs.select_for_update().order_by("pk").values_list("pk", flat=True))
+    failed = CloneJob.objects.filter(pk__in=keys)
+    failed.update(
         status=Status.FAILED,
         lease_until=None,
         ended_at=Now(),
         error_code=failure.code,
         error_message=failure.message,
     )
+    events.emit(EventType.CLONE_FAILED, _webhook_subjects(failed))
+    return len(keys)
 
 
 def _release_withdrawn(job: CloneJob) -> None:
@@ -211,6 +219,7 @@ def _complete(job: CloneJob, provider_voice: ProviderVoice) -> None:
                 CloneJob.objects.filter(pk=job.pk).update(error_code=failure.code, error_message=failure.message)
             else:
                 activation.activate(job)
+                events.emit(EventType.CLONE_READY, _webhook_subjects(CloneJob.objects.filter(pk=job.pk)))
     if not is_owned:
         _release_withdrawn(job)
 
@@ -221,6 +230,21 @@ def complete_verification(job: CloneJob) -> None:
         waiting = CloneJob.objects.filter(pk=job.pk, status=Status.READY, requires_verification=True)
         if waiting.update(requires_verification=False, error_code="", error_message=""):
             activation.activate(job)
+            events.emit(EventType.CLONE_READY, _webhook_subjects(CloneJob.objects.filter(pk=job.pk)))
+
+
+def _webhook_subjects(jobs: QuerySet[CloneJob]) -> Iterator[Subject]:
+    """What integrators get to know about these jobs (docs/webhooks.md)."""
+    for job in jobs.order_by("pk"):
+        data = {
+            "id": job.pk,
+            "voice": job.voice_id,
+            "status": job.status,
+            "code": job.error_code,
+            "created_at": job.created_at,
+            "ended_at": job.ended_at,
+        }
+        yield Subject(job.pk, job.patient_id, data)
 
 
 def retry(job: CloneJob) -> CloneJob:

@@ -24,6 +24,8 @@ from voicecare.accounts import tokens
 from voicecare.audit.models import AuditEntry
 from voicecare.core import languages
 from voicecare.patients.models import Clinic, DefaultVoice, Device, Patient, Voice
+from voicecare.webhooks.events import emit_test
+from voicecare.webhooks.models import WebhookAttempt, WebhookEndpoint
 
 NAMES = ("Margarethe Hohenstein-Kellermann", "Thomas Reed", "Bjørn Østergaard", "María del Carmen Fernández")
 CODES = ("", "", "too_many_concurrent_requests", "quota_exceeded")
@@ -49,6 +51,24 @@ def create_rows(patients: int) -> None:
         last_failed_at=timezone.now(),
         last_error="The service refused the message (HTTP 403).",
     )
+    endpoint = WebhookEndpoint.objects.create(
+        url="https://patient-records.hospital.example.org/integrations/voicecare/webhooks/",
+        description="Patient records, building 4",
+        secret=WebhookEndpoint().new_secret(),
+        events=["utterance.heard", "utterance.expired", "utterance.failed"],
+        failures=3,
+        failing_since=timezone.now() - timedelta(hours=2),
+    )
+    delivery = emit_test(endpoint)
+    for number, (status, problem) in enumerate([(None, "timeout"), (503, "refused"), (204, "")], 1):
+        WebhookAttempt.objects.create(
+            delivery=delivery,
+            number=number,
+            duration_ms=1_234,
+            status_code=status,
+            problem=problem,
+            excerpt="The service is unavailable for maintenance." if problem == "refused" else "",
+        )
     clinics = [
         Clinic.objects.create(
             name=name,

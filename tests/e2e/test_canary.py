@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from tests.clinicians import Clinician, clinician
 from tests.collector import Collector, attributes
@@ -83,7 +84,7 @@ async def speeches(server: ServerProcess, sandbox: SandboxProcess, zebulon: Memb
 
 
 def is_offline(member: Member) -> bool:
-    return member.device.online_until is None
+    return member.device.online_until <= timezone.now()
 
 
 async def rest_calls(server: ServerProcess, zebulon: Member, carol: Clinician) -> None:

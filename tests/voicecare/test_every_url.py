@@ -34,6 +34,9 @@ from usage.models import (
     UsageEvent,
 )
 from voicecare.patients.models import Clinic, DefaultVoice, Device, Patient, Voice
+from voicecare.webhooks import events
+from voicecare.webhooks.events import Subject
+from voicecare.webhooks.models import EventType, WebhookDelivery, WebhookEndpoint
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(600)]
 
@@ -48,6 +51,7 @@ SECRETS = (
     "ID3SECRET",
 )
 ADDRESS = "Channeltoken"  # of a notification channel; no page shows it to anybody
+WEBHOOK_SECRET = f"whsec_{ADDRESS}"
 SPEECH = re.compile("preview|speech")  # has the provider speak; tests of these calls have a provider
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 
@@ -120,10 +124,16 @@ def rows(member: Callable[..., Member], tmp_path: Any) -> Rows:
         clinic, TOTPDevice.objects.create(user=user, name="app"), ProviderState.objects.get_or_create()[0],
         Price.objects.create(model="", valid_from=now.date(), per_1000_credits=1),
         NotificationChannel.objects.create(name="On call", url=f"json://{ADDRESS}:{ADDRESS}@127.0.0.1/{ADDRESS}"),
+        WebhookEndpoint.objects.create(url="https://records.example.org/", secret=WEBHOOK_SECRET),
         Reconciliation.objects.create(day=now.date()), *DefaultVoice.objects.all(),
     ]  # fmt: skip
     deletion = HistoryDeletion.objects.create(patient=patient.pk, covers_until=now)
-    of_patient = [device, clone, conversation, utterance, event, usage, budget, lost, job, pending, deletion, *clips]
+    events.emit(EventType.UTTERANCE_HEARD, [Subject(utterance.pk, patient.pk, {"id": utterance.pk})])
+    delivery = WebhookDelivery.objects.get()
+    of_patient = [
+        *(device, clone, conversation, utterance, event, usage, budget, lost, job, pending, deletion, delivery),
+        *clips,
+    ]
     patient.refresh_from_db()
     return Rows(patient, of_patient, others)
 

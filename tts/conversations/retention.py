@@ -18,6 +18,7 @@ from usage.provider_history import deletion
 from voicecare.core.batches import process_each
 from voicecare.patients import erasure
 from voicecare.patients.models import Device, Patient, Voice
+from voicecare.webhooks import events
 
 BATCH_SIZE = 1000  # rows per statement, so that other writers do not wait long
 # After this time no connection of an erased patient is left, and no row is still to be written.
@@ -51,6 +52,7 @@ def _continue_erasure(patient_id: uuid.UUID) -> bool:
     Return whether the patient was deleted completely.
     """
     _clear_texts(Utterance.objects.filter(patient=patient_id).order_by())
+    events.forget_patient(patient_id)  # each time: a transaction that began before the erasure may write an event
     erased = Patient.objects.filter(pk=patient_id)
     if (patient := erased.exclude(name="").first()) is not None:
         _anonymize(patient)

@@ -14,6 +14,7 @@ from django.db.models import Exists, F, Q, QuerySet
 from django.db.models.functions import Now
 
 from tts.models import Utterance
+from tts.outbox import webhook_events
 from tts.outbox.leases import LEASE, NOT_EXPIRED, PENDING, UNLEASED, owner_epoch
 from tts.states import UNFINISHED_STATES, Origin, UtteranceState
 from voicecare.patients.models import Device
@@ -44,7 +45,9 @@ def take(utterance_id: uuid.UUID, device_id: uuid.UUID, owner: str, attempts: in
     if startable.update(state=UtteranceState.SPEAKING, owner="", lease_until=None):
         return Fate.OWNED
     expired = rows.filter(waits, expires_at__lte=Now())
-    expired.update(state=UtteranceState.EXPIRED, code="expired", owner="", lease_until=None)
+    with transaction.atomic():
+        if expired.update(state=UtteranceState.EXPIRED, code="expired", owner="", lease_until=None):
+            webhook_events.emit([utterance_id], UtteranceState.EXPIRED)
     row = Utterance.objects.filter(pk=utterance_id).first()
     if row is None:  # the database has refused the row, so no other connection can have it
         return Fate.OWNED

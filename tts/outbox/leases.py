@@ -10,10 +10,12 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 import structlog
+from django.db import transaction
 from django.db.models import Case, DurationField, ExpressionWrapper, F, Q, QuerySet, Value, When
 from django.db.models.functions import Now
 
 from tts.models import Utterance, UtteranceQuerySet
+from tts.outbox import webhook_events
 from tts.states import UtteranceState
 from voicecare.core import metrics
 from voicecare.core.batches import process_each, run_steps
@@ -69,7 +71,7 @@ def renew(connections: Mapping[str, uuid.UUID]) -> None:
 
 def release_all(device_id: uuid.UUID, owner: str) -> None:
     """Release the rows of a connection that has ended. Mark its device as offline, unless it has a newer connection."""
-    Device.objects.filter(pk=device_id, epoch=owner_epoch(owner)).update(online_until=None)
+    Device.objects.filter(pk=device_id, epoch=owner_epoch(owner)).update(online_until=Now())
     pending_for_devices([device_id]).filter(owner=owner).update_in_order(**_RELEASED)
 
 
@@ -115,8 +117,10 @@ def end_unspoken(rows: QuerySet[Utterance], state: UtteranceState) -> int:
 
     def end(row: tuple[uuid.UUID, uuid.UUID | None, str, str, int, timedelta]) -> bool:
         utterance_id, conversation_id, origin, queue_reason, characters, age = row
-        if not rows.filter(pk=utterance_id).update(state=state, code=code, owner="", lease_until=None):
-            return False
+        with transaction.atomic():
+            if not rows.filter(pk=utterance_id).update(state=state, code=code, owner="", lease_until=None):
+                return False
+            webhook_events.emit([utterance_id], state)
         metrics.SPEECHES.labels(state.value).inc()
         log.info(
             "speech.finished",

@@ -22,6 +22,7 @@ from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 
 from tts.models import Conversation, Utterance
+from tts.outbox import webhook_events
 from tts.outbox.claim import Claim
 from tts.outbox.leases import LEASE, NOT_EXPIRED, PENDING, UNLEASED, end_unspoken, owner_epoch
 from tts.queue_reason import QueueReason
@@ -281,7 +282,11 @@ def finish(
             "lease_until": Case(When(doubted, then=Value(None)), default=LEASE),
             "played_by": _choose({"": doubted}, claim.owner),
         }
-    return bool(_owned(claim, UtteranceState.SPEAKING, UtteranceState.HEARD).update(**ending, **measures))
+    with transaction.atomic():
+        ended = _owned(claim, UtteranceState.SPEAKING, UtteranceState.HEARD).update(**ending, **measures)
+        if ended:
+            webhook_events.emit([claim.id], state)
+    return bool(ended)
 
 
 def requeue(claim: Claim, *, queued: bool) -> bool:
@@ -330,7 +335,10 @@ def acknowledge(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
     """
     owner = Case(When(state=UtteranceState.SPEAKING, then=F("owner")), default=Value(""))  # needed by its `finish`
     pending = _delivered(utterance_id, patient_id).filter(PENDING)
-    heard = pending.update(state=UtteranceState.HEARD, heard_at=Now(), owner=owner)
+    with transaction.atomic():
+        heard = pending.update(state=UtteranceState.HEARD, heard_at=Now(), owner=owner)
+        if heard:
+            webhook_events.emit([utterance_id], UtteranceState.HEARD)
     return bool(heard) or is_delivery_of(utterance_id, patient_id)
 
 

@@ -83,5 +83,6 @@ _DETECTED: Mapping[Incident.Kind, Callable[[Incident], bool]] = {
     Kind.HISTORY: _always,  # the deletions succeed
     Kind.RETENTION: _always,  # a later check does not find its request in the history, or the setting is off
     Kind.REGION: _always,  # all requests are handled in the promised region again
+    Kind.WEBHOOK: _always,  # the endpoint is enabled again or deleted
     Kind.TASK: _is_scheduled,  # the task succeeds
 }

@@ -27,6 +27,9 @@ from voicecare.patients.models import DefaultVoices, Patient, Voice
 from voicecare.providers.elevenlabs import credentials, responses
 from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.errors import BadRequest, Cause, ProviderError, ServerError, VoiceUnavailable
+from voicecare.webhooks import events
+from voicecare.webhooks.events import Subject
+from voicecare.webhooks.models import EventType
 
 OTHER_WORKSPACE = "workspace"
 """The key of the incident for a provider key that belongs to another workspace."""
@@ -154,6 +157,7 @@ def mark_gone(voices: Iterable[Voice], problem: str, former: Mapping[str, Voice]
     ]
     for voice in lost:
         log.warning("cloning.voice_lost", voice=str(voice.pk), problem=problem)
+    emit_gone(lost)
     replaced = default_voice.report_takeovers(former, lost, problem)
     used = _ids_in_use()
     lost = [voice for voice in lost if voice not in replaced and voice.pk in used]
@@ -163,6 +167,15 @@ def mark_gone(voices: Iterable[Voice], problem: str, former: Mapping[str, Voice]
         _report(lost[0], f"Voice {lost[0].pk}: {problem}{hint}")
     elif lost:
         _report_lost(problem)
+
+
+def emit_gone(voices: Iterable[Voice]) -> None:
+    """Emit an event for integrators for each of these voices, in the transaction that marks them as gone."""
+    subjects = (
+        Subject(voice.pk, voice.patient_id, {"id": voice.pk, "source": voice.source, "state": State.GONE.value})
+        for voice in voices
+    )
+    events.emit(EventType.VOICE_GONE, subjects)
 
 
 @transaction.atomic

@@ -192,6 +192,13 @@ _MESSAGES = {
         "service. Recovery is detected automatically.",
         "The notification channel sends alerts again, or it was disabled or deleted.",
     ),
+    Kind.WEBHOOK: IncidentMessage(
+        "A webhook endpoint was disabled, because no message could be delivered for a day.",
+        "No change. The system that gets the webhooks does not learn what happens.",
+        "Ask the people who run that system. The page of the endpoint in the admin has the log of its deliveries. "
+        "Enable the endpoint there when its system answers again, and send a test event.",
+        "The webhook endpoint is enabled again, or it was deleted.",
+    ),
 }
 
 

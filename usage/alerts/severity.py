@@ -42,6 +42,7 @@ _SEVERITIES: Mapping[Incident.Kind, Severity] = {
     Kind.HISTORY: Severity.WARNING,
     Kind.RETENTION: Severity.WARNING,
     Kind.REGION: Severity.WARNING,
+    Kind.WEBHOOK: Severity.WARNING,
 }
 
 

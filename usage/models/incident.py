@@ -38,6 +38,7 @@ class Incident(models.Model):
         HISTORY = "history", "requests stay in the provider's history"
         RETENTION = "retention", "zero retention is not effective"
         REGION = "region", "requests are handled outside of the promised region"
+        WEBHOOK = "webhook", "a webhook endpoint was disabled"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)
@@ -130,6 +131,7 @@ class Incident(models.Model):
                         "region",
                         "history",
                         "retention",
+                        "webhook",
                     ]
                 ),
                 name="incident_kind",

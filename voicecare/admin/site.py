@@ -40,7 +40,7 @@ from voicecare.health import configuration
 from voicecare.health.parts import check_parts
 from voicecare.patients.models import Clinic, Patient
 
-APP_ORDER = ("patients", "tts", "cloning", "usage", "audit", "accounts", "auth")
+APP_ORDER = ("patients", "tts", "cloning", "usage", "webhooks", "audit", "accounts", "auth")
 
 
 class VoicecareAdminSite(AdminSite):

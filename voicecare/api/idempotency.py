@@ -36,8 +36,8 @@ CONFLICT = OpenApiResponse(
 )
 CONFLICT_OR_SECRET = OpenApiResponse(
     ErrorSerializer,
-    f"{CONFLICT.description} `secret_already_shown`: the first call with this key has succeeded, and its token is not "
-    "shown again. `id` is the id of its device.",
+    f"{CONFLICT.description} `secret_already_shown`: the first call with this key has succeeded, and its token or "
+    "secret is not shown again. `id` is the id of the device or endpoint.",
 )
 
 _SALT = "voicecare.api.idempotency"

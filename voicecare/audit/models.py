@@ -25,6 +25,7 @@ class Action(models.TextChoices):
     RETRY = "retry", "Retry"
     WITHDRAW = "withdraw", "Withdraw"
     REVOKE = "revoke", "Revoke"
+    RENEW_SECRET = "renew_secret", "Renew secret"
     RENEW_TOKEN = "renew_token", "Renew token"
     LOG_IN = "log_in", "Log in"
     LOG_IN_FAILED = "log_in_failed", "Failed login"

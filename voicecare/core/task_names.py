@@ -13,4 +13,5 @@ REMOVE_AUDIO = "tts.remove_audio"
 RUN_CLONE_JOB = "cloning.run"  # argument: the clone job's id
 WITHDRAW_CLONE = "cloning.withdraw"  # argument: the clone job's id
 SEND_RESET_LINKS = "voicecare.send_reset_links"  # arguments: ids of users
+DELIVER_WEBHOOKS = "webhooks.deliver"
 HEARTBEAT = "usage.heartbeat"

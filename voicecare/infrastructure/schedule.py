@@ -16,6 +16,8 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "reconcile": {"task": "voicecare.reconcile", "schedule": 3600.0, "options": {"expires": 3600}},
     "deliver-alerts": {"task": "usage.deliver_alerts", "schedule": 10.0, "options": {"expires": 10}},
     "notify-channels": {"task": "usage.notify_channels", "schedule": 10.0, "options": {"expires": 10}},
+    "deliver-webhooks": {"task": "webhooks.deliver", "schedule": 10.0, "options": {"expires": 10}},
+    "prune-webhooks": {"task": "webhooks.prune", "schedule": 6 * 3600.0, "options": {"expires": 3600}},
     "look-for-lateness": {"task": "usage.look_for_lateness", "schedule": 60.0, "options": {"expires": 60}},
     "check-region": {"task": "usage.check_region", "schedule": 60.0, "options": {"expires": 60}},
     "check-zero-retention": {

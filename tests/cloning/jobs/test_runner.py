@@ -21,6 +21,7 @@ from tests.conftest import OTHER_VOICE, Member
 from tests.sandbox import SandboxProcess
 from usage.models import Incident
 from voicecare.patients.models import Patient, Voice
+from voicecare.webhooks.models import WebhookEndpoint, WebhookEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -489,3 +490,19 @@ def test_an_erased_patient_gets_no_voice(job: Make, provider: SandboxProcess, al
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=Now(), voice=None)
     run_once(clone)
     assert Patient.objects.get(pk=alice.patient.pk).voice is None
+
+
+# Events for integrators
+
+
+def test_the_end_of_a_job_is_an_event(job: Make, provider: SandboxProcess, alice: Member):
+    WebhookEndpoint.objects.create(url="https://records.example.org/")
+    ready = run_once(job())
+    provider.fault(kind="error", preset="invalid_api_key", match={"path": ADD})
+    failed = run_once(job(sample_digest="another"))
+    found = {event.type: event for event in WebhookEvent.objects.all()}
+    assert (ready.status, failed.status, set(found)) == ("ready", "failed", {"clone.ready", "clone.failed"})
+    assert found["clone.ready"].data["voice"] == str(ready.voice_id)
+    assert (found["clone.failed"].object_id, found["clone.failed"].data["code"]) == (failed.pk, failed.error_code)
+    assert found["clone.failed"].data["patient"] == str(alice.patient.pk)
+    assert failed.name not in str([event.data for event in found.values()])

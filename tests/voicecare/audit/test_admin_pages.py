@@ -30,6 +30,8 @@ from voicecare.accounts.models import ApiToken, ProviderIdentity, SecondFactor
 from voicecare.audit.models import AuditEntry
 from voicecare.infrastructure.storages import private_file_storage
 from voicecare.patients.models import Clinic, DefaultVoice, Device, Patient, Voice
+from voicecare.webhooks.events import emit_test
+from voicecare.webhooks.models import WebhookDelivery, WebhookEndpoint
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse battery"
@@ -85,6 +87,17 @@ def api_token(member: Member) -> ApiToken:
     return token
 
 
+def endpoint(member: Member) -> WebhookEndpoint:
+    return WebhookEndpoint.objects.create(url="https://records.example.org/", secret=WebhookEndpoint().new_secret())
+
+
+def failed_delivery(member: Member) -> WebhookDelivery:
+    delivery = emit_test(endpoint(member))
+    delivery.status = WebhookDelivery.Status.FAILED
+    delivery.save()
+    return delivery
+
+
 ROWS: dict[type[Model], Callable[[Member], Model]] = {
     ApiToken: api_token,
     Clinic: lambda member: Clinic.objects.create(name="Ward 3"),
@@ -106,6 +119,8 @@ ROWS: dict[type[Model], Callable[[Member], Model]] = {
     SecondFactor: second_factor,
     User: lambda member: User.objects.create_user("carol"),
     Voice: stock_voice,
+    WebhookDelivery: failed_delivery,
+    WebhookEndpoint: endpoint,
 }
 
 # Forms and actions
@@ -158,6 +173,7 @@ ADDED: dict[type[Model], dict[str, str]] = {
     Patient: {"name": "Zoe Zimmer", "companion_name": "Clara"},
     Phrase: {"kind": "common", "language": "en", "text": "Tell me more."},
     Price: {"valid_from": "2026-11-01", "per_1000_credits": "0.2"},
+    WebhookEndpoint: {"url": "https://records.example.org/"},
     User: {"username": "dora", "password1": PASSWORD, "password2": PASSWORD},
 }
 WITH_OWN_ADD_PAGE = {CloneJob, Voice}  # see `PAGES`
@@ -335,6 +351,14 @@ PAGES: dict[str, tuple[str, Callable[[Client, Member], Any]]] = {
     "usage_notificationchannel_test": (
         "send_test_alert",
         lambda boss, alice: boss.post(reverse("admin:usage_notificationchannel_test")),
+    ),
+    "webhook-renew-secret": (
+        "renew_secret",
+        lambda boss, alice: boss.post(reverse("admin:webhook-renew-secret", args=[endpoint(alice).pk])),
+    ),
+    "webhook-test": (
+        "send_test_event",
+        lambda boss, alice: boss.post(reverse("admin:webhook-test", args=[endpoint(alice).pk])),
     ),
     "usage_incident_respond": ("acknowledge", respond_to_incident),
     "password_change": ("change", change_password),

@@ -95,6 +95,9 @@ class Device(models.Model):
         editable=False,
         help_text="The device counts as disconnected after this time. Its server keeps extending it.",
     )
+    offline_reported_for = models.DateTimeField(
+        null=True, editable=False, help_text="The end of `online_until` that integrators were informed about."
+    )
     console_until = models.DateTimeField(null=True, editable=False)
     takes_messages = models.BooleanField(
         default=True,
