@@ -41,6 +41,11 @@ class CloneJobQuerySet(models.QuerySet["CloneJob"]):
     def withdrawable(self) -> "CloneJobQuerySet":
         return self.exclude(status__in=[CloneJob.Status.WITHDRAWING, CloneJob.Status.WITHDRAWN])
 
+    def undecided(self) -> "CloneJobQuerySet":
+        """Jobs with a usable voice of which nobody has decided yet whether the patient hears it."""
+        is_usable = Q(voice__state=Voice.State.USABLE, requires_verification=False)
+        return self.filter(is_usable, status=CloneJob.Status.READY, use_when_ready=False)
+
     def of_erased_patients(self) -> "CloneJobQuerySet":
         return self.filter(patient__erased_at__isnull=False)
 
@@ -76,6 +81,12 @@ class CloneJob(models.Model):
     content_type = models.CharField(max_length=40, editable=False)
     report = models.JSONField(default=dict, editable=False, help_text="The result of the inspection of the recording.")
     remove_background_noise = models.BooleanField(default=False)
+    use_when_ready = models.BooleanField(
+        default=True,
+        db_default=True,
+        editable=False,
+        help_text="Whether the new voice becomes the patient's voice at once. If not, a person listens to it first.",
+    )
     consent_by = models.CharField(max_length=200, help_text="The person who speaks in the recording and has consented.")
     consented_at = models.DateTimeField(default=timezone.now, editable=False)
     consent_wording = models.CharField(max_length=20, editable=False, help_text="The version of the consent wording.")

@@ -104,7 +104,7 @@ class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
     actions = ("retry", "revert", "withdraw")
     fieldsets = (
         (None, {"fields": ("patient", "name", "status", "problem", "recording", "preview")}),
-        ("Audio quality", {"fields": ("audio_quality", "warnings", "noise_removal")}),
+        ("Audio quality", {"fields": ("audio_quality", "repairs", "warnings", "noise_removal")}),
         ("Consent", {"fields": ("consent_by", "consented_at", "witness", "consent_wording")}),
         (
             "Processing",
@@ -266,9 +266,17 @@ class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
     def warnings(self, job: CloneJob) -> str:
         return format_html_join("", PARAGRAPH, ((warning,) for warning in job.report.get("warnings", ()))) or EMPTY
 
+    @admin.display(description="Repaired")
+    def repairs(self, job: CloneJob) -> str:
+        return format_html_join("", PARAGRAPH, ((text,) for text in job.report.get("repairs", ()))) or EMPTY
+
     @admin.display(description="Background noise")
     def noise_removal(self, job: CloneJob) -> str:
-        return "Removed by the provider" if job.remove_background_noise else "Left as it is"
+        if job.remove_background_noise:
+            return "Removed by the provider"
+        if job.report.get("noise_removal_helps"):
+            return "Left as it is. Removing it may give a better voice: upload the recording again, and choose that."
+        return "Left as it is"
 
     @admin.display(description="Verification by the provider")
     def verification(self, job: CloneJob) -> str:

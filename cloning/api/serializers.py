@@ -30,6 +30,8 @@ READY = OpenApiExample(
             "speech_ratio": 0.87,
             "clipping_ratio": 0.0,
             "loudness_dbfs": -21.0,
+            "noise_removal_helps": True,
+            "repairs": ["12 seconds of silence after the last word were cut off."],
             "warnings": ["There is a hum, as from a fridge or a charger."],
         },
         "error": None,
@@ -69,6 +71,9 @@ class UploadSerializer(serializers.Serializer):
         max_length=200, help_text="The person who speaks in the recording and has consented."
     )
     remove_background_noise = serializers.BooleanField(default=False)
+    use_when_ready = serializers.BooleanField(
+        default=True, help_text="If false, the patient hears the voice only when somebody chooses it."
+    )
 
     def validate_consent(self, consent: bool) -> bool:
         """Raises ConsentMissing, and not a ValidationError, if the consent is not given.
@@ -97,6 +102,10 @@ class ReportSerializer(serializers.Serializer):
     speech_ratio = serializers.FloatField()
     clipping_ratio = serializers.FloatField()
     loudness_dbfs = serializers.FloatField(allow_null=True)
+    noise_removal_helps = serializers.BooleanField(
+        help_text="Whether `remove_background_noise` is useful for this recording. It makes a clean one worse."
+    )
+    repairs = serializers.ListField(child=serializers.CharField(), help_text="What was repaired, in plain words.")
     warnings = serializers.ListField(child=serializers.CharField(), help_text="What could be improved, in plain words.")
 
 

@@ -116,7 +116,7 @@ class CloneList(generics.ListAPIView):
     def get_queryset(self) -> QuerySet[CloneJob]:
         wanted = CloneFilter(data=self.request.query_params.dict())
         wanted.is_valid(raise_exception=True)
-        clones = _visible_clones(self.request).filter(patient=self._patient(), **wanted.validated_data)
+        clones = visible_clones(self.request).filter(patient=self._patient(), **wanted.validated_data)
         return clones.order_by("-created_at", "pk")
 
     @extend_schema(
@@ -141,12 +141,12 @@ class CloneList(generics.ListAPIView):
         fields = {name: value for name, value in upload.validated_data.items() if name != "consent"}
         values = {**fields, "sample": _digest(fields["sample"])}
         if earlier := idempotency.find(request, values):  # before the inspection, which takes seconds
-            return _accepted_response(get_object_or_404(_visible_clones(request), pk=earlier))
+            return _accepted_response(get_object_or_404(visible_clones(request), pk=earlier))
         on_submit = partial(_finish, request, values)
         try:
             job = submission.submit(patient=patient, witness=cast(User, request.user), on_submit=on_submit, **fields)
         except _AlreadyCreated as error:
-            job = get_object_or_404(_visible_clones(request), pk=error.job_id)
+            job = get_object_or_404(visible_clones(request), pk=error.job_id)
         return _accepted_response(job)
 
     def _patient(self) -> Patient:
@@ -160,7 +160,7 @@ class CloneDetail(generics.RetrieveAPIView):
     lookup_field = "id"
 
     def get_queryset(self) -> QuerySet[CloneJob]:
-        return _visible_clones(self.request)
+        return visible_clones(self.request)
 
     @extend_schema(
         operation_id="withdraw_clone",
@@ -195,7 +195,7 @@ class CloneRetry(APIView):
     def post(self, request: Request, id: uuid.UUID) -> Response:
         """Retries a failed clone with the stored recording."""
         try:
-            job = runner.retry(get_object_or_404(_visible_clones(request), pk=id))
+            job = runner.retry(get_object_or_404(visible_clones(request), pk=id))
         except runner.NotRetryable as error:
             raise RetryConflict(error.message, error.code) from error
         record(request, Action.RETRY, job)
@@ -251,7 +251,8 @@ def _digest(sample: File) -> str:
     return digest.hexdigest()
 
 
-def _visible_clones(request: Request) -> QuerySet[CloneJob]:
+def visible_clones(request: Request) -> QuerySet[CloneJob]:
+    """The clones of the patients that the user may see."""
     visible = Patient.objects.visible_to(request.user)
     return CloneJob.objects.filter(patient__in=visible).select_related("voice")
 

@@ -11,6 +11,7 @@ from cloning.gateway.provider_voices import ProviderVoice
 from cloning.models import CloneJob
 from usage.alerts import lost_voices
 from voicecare.core import task_names, task_queue
+from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient, Voice
 
 
@@ -33,12 +34,37 @@ def upsert_voice(job: CloneJob, provider_voice: ProviderVoice) -> Voice:
     return voice
 
 
+class VoiceNotUsable(VoicecareError):
+    """The clone has no voice that can be used. REST status 409."""
+
+    code = "voice_not_usable"
+
+
+@transaction.atomic
+def use(job: CloneJob) -> None:
+    """Makes the voice of a ready clone the patient's voice, from the next conversation on. Idempotent.
+
+    Raises VoiceNotUsable.
+    """
+    usable = CloneJob.objects.filter(
+        pk=job.pk, status=CloneJob.Status.READY, requires_verification=False, voice__state=Voice.State.USABLE
+    )
+    if not usable.update(use_when_ready=True):
+        raise VoiceNotUsable("This voice cannot be used now. The clone is not ready, or its voice is gone.")
+    job.refresh_from_db()
+    activate(job)
+
+
 def activate(job: CloneJob) -> None:
     """Makes the voice of this job the patient's voice, from the next conversation on.
+
+    Does nothing if a person decides about the voice later (`use`).
 
     Called in the transaction that makes the job ready. All other clones of this patient are withdrawn, except the
     previous voice and the backup voice. Does nothing if the patient is erased.
     """
+    if not job.use_when_ready:
+        return
     patient = Patient.objects.select_for_update(of=("self",)).filter(clones=job, erased_at=None).first()
     if patient is None or job.voice_id is None:
         return

@@ -16,7 +16,7 @@ from django.utils import timezone
 from cloning.consent.wording import WORDING_VERSION, ConsentMissing
 from cloning.models import CloneJob, sample_storage
 from cloning.samples import inspection
-from cloning.samples.acceptance import MAX_BYTES
+from cloning.samples.acceptance import MAX_BYTES, Report
 from voicecare.core import task_names, task_queue
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient
@@ -45,13 +45,15 @@ def submit(
     witness: User | None,
     on_submit: Callable[[CloneJob], object],
     remove_background_noise: bool = False,
+    use_when_ready: bool = True,
 ) -> CloneJob:
     """Returns a new clone job for the recording, or an existing job of the same patient and recording.
 
     An existing job is returned if it is unfinished, or if it is ready and was created within DEDUPLICATION_WINDOW. The
     stored file is the one that the provider gets. It can differ from the uploaded file (`samples.conversion`).
     `witness` is the user who uploads the recording, or None for an operator at the command line. `on_submit` is called
-    with the job, in the transaction that inserts it.
+    with the job, in the transaction that inserts it. With `use_when_ready`, the patient hears the voice as soon as it
+    is ready. Otherwise when `activation.use` is called.
 
     Raises ConsentMissing if `consent_by` is blank, SampleRefused for an unsuitable recording, InspectionFailed if the
     recording could not be inspected, and RecordingNotStored if the storage fails. After an error nothing is stored.
@@ -80,11 +82,21 @@ def submit(
             content_type=inspected.media_type,
             report=inspected.report.as_json(),
             remove_background_noise=remove_background_noise,
+            use_when_ready=use_when_ready,
             consent_by=consent_by.strip(),
             consent_wording=WORDING_VERSION,
             witness=witness,
         )
         return _store(job, copy, since, on_submit)
+
+
+def check(sample: File) -> Report:
+    """Inspects a recording as `submit` does, and returns its report. Nothing is stored.
+
+    Raises SampleRefused and InspectionFailed. Blocks for some seconds. Call it in a thread.
+    """
+    with _temporary_copy(sample) as (copy, _):
+        return inspection.inspect_sample(copy).report
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from cloning.samples.formats import MAX_BYTES, MAX_DECODED_S, PCM_CODECS
+from cloning.samples import repair
+from cloning.samples.formats import MAX_BYTES, MAX_DECODED_S, MIN_SECONDS, PCM_CODECS
 from cloning.samples.measurements import AudioMetrics
 from voicecare.core.errors import VoicecareError
 
@@ -24,12 +25,10 @@ __all__ = [
     "unreadable_error",
 ]
 
-MIN_SECONDS = 60.0
 _MIN_MEASURED_S = 5.0  # a shorter recording says too little about the room
 
 _MIN_CLEAN_SNR_DB = 23.0
 _MIN_DENSE_SPEECH_RATIO = 0.6
-_MIN_JUDGED_SPEECH_S = 1.0  # with less speech, the level and the pauses of the voice cannot be judged
 _MIN_SPEECH_RATIO = 0.4  # of a recording that is too short for the required seconds of speech
 _MIN_SPEECH_RATIO_FOR_NOISE = 0.1  # with less speech than this, noise is not the reason for the refusal
 _MAX_SILENT_END_S = 10.0
@@ -41,7 +40,6 @@ _MAX_TONE_RATIO = 0.5
 _AUDIBLE_NOISE_DBFS = -65.0
 _MIN_DECAY_DB = 12.5
 _MIN_SNR_FOR_ECHO_DB = 15.0  # with a lower SNR, noise limits the decay and says nothing about echo
-_MIN_LOUDNESS_DBFS = -35.0
 _MIN_SAMPLE_RATE_HZ = 16000
 # Other voices: the first value of each pair is a warning, the second a refusal. A false refusal is the worse error.
 _VOICE_SIMILARITY = (0.82, 0.78)
@@ -108,7 +106,9 @@ class Thresholds(NamedTuple):
 class Report:
     """The measured properties of an accepted recording, rounded for display.
 
-    Ratios are 0..1. `warnings` has sentences about what could be improved. See `measurements.AudioMetrics`.
+    Ratios are 0..1. `repairs` has sentences about what was repaired, and `warnings` about what could be improved in the
+    repaired recording. `noise_removal_helps` is whether the provider should remove the noise. See
+    `measurements.AudioMetrics`.
     """
 
     duration_s: float
@@ -119,11 +119,13 @@ class Report:
     speech_ratio: float
     clipping_ratio: float
     loudness_dbfs: float
+    noise_removal_helps: bool
+    repairs: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def as_json(self) -> dict[str, object]:
         """Returns the JSON object that is stored with the clone job and returned by the REST path `clones/{id}/`."""
-        return {**asdict(self), "warnings": list(self.warnings)}
+        return {**asdict(self), "repairs": list(self.repairs), "warnings": list(self.warnings)}
 
 
 _UNREADABLE_ERRORS = {
@@ -159,6 +161,8 @@ def unreadable_error(reason: str) -> SampleRefused:
 
 def evaluate(metrics: AudioMetrics, thresholds: Thresholds) -> Report:
     """Returns the report of an acceptable recording. Raises SampleRefused for any other recording."""
+    repairs = repair.plan(metrics)
+    repaired = repair.repaired(metrics, repairs)
     report = Report(
         duration_s=round(metrics.duration_s, 2),
         codec=metrics.codec,
@@ -168,7 +172,9 @@ def evaluate(metrics: AudioMetrics, thresholds: Thresholds) -> Report:
         speech_ratio=round(metrics.speech_ratio, 3),
         clipping_ratio=round(metrics.clipping_ratio, 4),
         loudness_dbfs=round(metrics.loudness_dbfs, 1),
-        warnings=tuple(text for applies, text in _WARNINGS if applies(metrics)),
+        noise_removal_helps=_has_hum(repaired) or _has_tones(repaired) or _has_noise(repaired),
+        repairs=tuple(repair.sentences(repairs)),
+        warnings=tuple(text for applies, text in _WARNINGS if applies(repaired)),
     )
     if problems := list(_problems(report, metrics, thresholds)):
         raise SampleRefused(problems, report.warnings)
@@ -238,7 +244,7 @@ def _is_noise_audible(metrics: AudioMetrics) -> bool:
 
 
 def _has_speech(metrics: AudioMetrics) -> bool:
-    return metrics.speech_s >= _MIN_JUDGED_SPEECH_S
+    return metrics.speech_s >= repair.MIN_JUDGED_SPEECH_S
 
 
 def _has_hum(metrics: AudioMetrics) -> bool:
@@ -247,6 +253,11 @@ def _has_hum(metrics: AudioMetrics) -> bool:
 
 def _has_tones(metrics: AudioMetrics) -> bool:
     return metrics.tone_ratio > _MAX_TONE_RATIO and not _has_hum(metrics) and _is_noise_audible(metrics)
+
+
+def _has_noise(metrics: AudioMetrics) -> bool:
+    is_noisy = metrics.snr_db < _MIN_CLEAN_SNR_DB and not _has_hum(metrics) and not _has_tones(metrics)
+    return is_noisy and (_has_speech(metrics) or _is_noise_audible(metrics))
 
 
 _WARNINGS: tuple[tuple[Callable[[AudioMetrics], bool], str], ...] = (
@@ -263,15 +274,7 @@ _WARNINGS: tuple[tuple[Callable[[AudioMetrics], bool], str], ...] = (
         "There is a hum, as from a fridge or a charger. Record in a quieter room, away from electrical devices.",
     ),
     (_has_tones, "There is music or a steady tone behind the voice. Switch it off and record again if you can."),
-    (
-        lambda metrics: (
-            metrics.snr_db < _MIN_CLEAN_SNR_DB
-            and not _has_hum(metrics)
-            and not _has_tones(metrics)
-            and (_has_speech(metrics) or _is_noise_audible(metrics))
-        ),
-        "There is noise in the background. A quieter room gives a better voice.",
-    ),
+    (_has_noise, "There is noise in the background. A quieter room gives a better voice."),
     (
         lambda metrics: (
             _has_speech(metrics)
@@ -281,7 +284,7 @@ _WARNINGS: tuple[tuple[Callable[[AudioMetrics], bool], str], ...] = (
         "The recording is too loud and sounds distorted. Hold the microphone further away, or lower its level.",
     ),
     (
-        lambda metrics: _has_speech(metrics) and metrics.loudness_dbfs < _MIN_LOUDNESS_DBFS,
+        lambda metrics: _has_speech(metrics) and metrics.loudness_dbfs < repair.MIN_LOUDNESS_DBFS,
         "The voice is very quiet. Speak closer to the microphone, or raise its level.",
     ),
     (

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from voicecare.audio.framing import mp3_frame_size
 
 MAX_BYTES = 10_000_000
+MIN_SECONDS = 60.0
 WAV_SIGNATURES = (b"RIFF", b"RF64", b"BW64")
 MAX_DECODED_S = 900  # a limit is needed: ten megabytes can hold eight hours of silence
 PCM_CODECS = ("pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le")

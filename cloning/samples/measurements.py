@@ -20,9 +20,13 @@ class AudioMetrics:
     clipping_ratio: float
     dead_channels: int
     channels_cancel: bool
+    offset: float  # mean of the samples; full scale is 1
+    peak_dbfs: float  # largest distance of a sample from the offset
     speech_ratio: float
     speech_s: float  # seconds of speech in the whole recording
     silent_end_s: float  # after the last speech
+    quiet_start_s: float  # before the first sound that could be speech; 0 if not all of the recording was analyzed
+    quiet_end_s: float  # after the last sound that could be speech; 0 if not all of the recording was analyzed
     snr_db: float
     loudness_dbfs: float  # of the speech
     crest_db: float  # peak of the speech above its loudness

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cloning.samples.analysis import noise, voices
 from cloning.samples.analysis.noise import decibels
-from cloning.samples.analysis.speech import speech_probabilities
+from cloning.samples.analysis.speech import CHUNK_SAMPLES, speech_probabilities
 from cloning.samples.decoding import DecodedSample
 from cloning.samples.measurements import AudioMetrics
 from cloning.samples.mixing import RATE
@@ -19,6 +19,7 @@ ANALYZED_S = 300
 _WINDOW_S = 10
 _MIN_WINDOW_SAMPLES = 4096
 _MIN_SPEECH_PROBABILITY = 0.5
+_MAX_SILENCE_PROBABILITY = 0.15  # of speech; silence at the ends is cut off, so a whisper must not be among it
 _USUAL_PEAK_POWER = 0.02  # of the loud chunks; the speech detector needs this level
 _MAX_GAIN = 300.0
 
@@ -36,6 +37,11 @@ def analyze(sample: DecodedSample) -> AudioMetrics:
     is_speech = probabilities > _MIN_SPEECH_PROBABILITY
     speech_ratio = float(is_speech.mean())
     silent_end_chunks = int(np.argmax(is_speech[::-1])) if is_speech.any() else len(is_speech)
+    may_be_speech = probabilities > _MAX_SILENCE_PROBABILITY
+    has_ends = len(windows) == 1 and is_speech.any()
+    quiet_chunks = [int(np.argmax(chunks)) if has_ends else 0 for chunks in (may_be_speech, may_be_speech[::-1])]
+    offset = float(sample.sound.mean()) / 32768 if len(sample.sound) else 0.0
+    peak = float(np.abs(sample.sound - np.float32(offset * 32768)).max(initial=0)) / 32768
     loudness = decibels(power[is_speech].mean()) if is_speech.any() else decibels(power.mean())
     tone_ratio, hum_ratio = noise.tone_ratios(windows, speech_by_window)
     other_voice = voices.compare_voices(windows, speech_by_window)
@@ -49,9 +55,13 @@ def analyze(sample: DecodedSample) -> AudioMetrics:
         clipping_ratio=sample.clipping_ratio,
         dead_channels=sample.dead_channels,
         channels_cancel=sample.channels_cancel,
+        offset=offset,
+        peak_dbfs=decibels(peak**2),
         speech_ratio=speech_ratio,
         speech_s=speech_ratio * sample.duration_s,
         silent_end_s=sample.duration_s * silent_end_chunks / max(len(is_speech), 1),
+        quiet_start_s=quiet_chunks[0] * CHUNK_SAMPLES / RATE,
+        quiet_end_s=quiet_chunks[1] * CHUNK_SAMPLES / RATE,
         snr_db=noise.snr_db(power, probabilities),
         loudness_dbfs=loudness,
         crest_db=max(decibels(float(np.square(window).max())) for window in windows) - loudness,

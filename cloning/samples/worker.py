@@ -18,6 +18,7 @@ from cloning.samples.conversion import media_type, replacement
 from cloning.samples.decoding import decode
 from cloning.samples.formats import MAX_BYTES, UnreadableAudio
 from cloning.samples.quality import analyze
+from cloning.samples.repair import plan
 
 TIME_LIMIT_S = 30  # of processor time
 WALL_TIME_LIMIT_S = 60  # a busy machine gives this process half of a processor or less
@@ -52,8 +53,10 @@ def main() -> None:
     replaced = b""
     try:
         sample = decode(sys.stdin.buffer.read(MAX_BYTES + 1))
-        result = {"media_type": media_type(sample), "metrics": asdict(analyze(sample))}
-        replaced = replacement(sample)
+        metrics = analyze(sample)
+        repairs = plan(metrics)
+        result = {"media_type": media_type(sample, repairs), "metrics": asdict(metrics)}
+        replaced = replacement(sample, repairs)
     except UnreadableAudio as unreadable:
         result = {"unreadable": unreadable.reason}
     sys.stdout.buffer.write(json.dumps(result).encode() + b"\n" + replaced)

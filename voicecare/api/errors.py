@@ -22,6 +22,7 @@ from voicecare.core.errors import VoicecareError
 _STATUS = {
     "idempotency_conflict": 409,
     "secret_already_shown": 409,
+    "voice_not_usable": 409,
     "inspection_failed": 503,
     "storage_unavailable": 503,
 }  # by the code of a VoicecareError; all other codes get 400

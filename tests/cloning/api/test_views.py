@@ -64,11 +64,13 @@ def part(name: str, value: bytes) -> bytes:
 
 
 def test_a_recording_with_consent_is_accepted(carol: Clinician, alice: Member, recording: bytes):
-    response = upload(carol, alice.patient.pk, recording, file="holiday.wav", remove_background_noise="true")
+    response = upload(
+        carol, alice.patient.pk, recording, file="holiday.wav", remove_background_noise="true", use_when_ready="false"
+    )
     job = CloneJob.objects.get()
     assert (response.status_code, response.json()) == (202, {"id": str(job.pk), "status": "pending"})
     assert (job.patient, job.name, job.witness, job.consent_by) == (alice.patient, "Anna", carol.user, "Anna Archer")
-    assert (job.remove_background_noise, job.content_type) == (True, "audio/mpeg")
+    assert (job.remove_background_noise, job.use_when_ready, job.content_type) == (True, False, "audio/mpeg")
     with job.open_sample() as kept:
         assert kept.read() == recording
     shown = carol.get(f"clones/{job.pk}/")
@@ -98,6 +100,8 @@ def test_a_recording_with_consent_is_accepted(carol: Clinician, alice: Member, r
         "speech_ratio",
         "clipping_ratio",
         "loudness_dbfs",
+        "noise_removal_helps",
+        "repairs",
         "warnings",
     }
     assert 61 < report["duration_s"] < 63

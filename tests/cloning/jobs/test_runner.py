@@ -65,6 +65,28 @@ def test_a_recording_becomes_the_patients_voice(job: Make, provider: SandboxProc
     assert clone.previous_voice.provider_id == OTHER_VOICE
 
 
+def test_a_clone_that_waits_for_a_choice_is_not_heard_before_it(job: Make, provider: SandboxProcess, alice: Member):
+    used = run_once(job())
+    clone = run_once(job(use_when_ready=False))
+    assert (clone.status, clone.voice.is_usable) == ("ready", True)
+    assert list(CloneJob.objects.undecided()) == [clone]
+    assert Patient.objects.get(pk=alice.patient.pk).voice == used.voice
+    activation.use(clone)
+    activation.use(clone)
+    assert Patient.objects.get(pk=alice.patient.pk).voice == clone.voice
+    clone.refresh_from_db()
+    assert (clone.previous_voice, CloneJob.objects.undecided().count()) == (used.voice, 0)
+
+
+@pytest.mark.parametrize("fields", [{}, {"status": "failed", "error_code": "x"}])
+def test_a_clone_without_a_usable_voice_cannot_be_used(job: Make, alice: Member, fields: dict[str, str]):
+    clone = job(use_when_ready=False, **fields)
+    before = Patient.objects.get(pk=alice.patient.pk).voice
+    with pytest.raises(activation.VoiceNotUsable):
+        activation.use(clone)
+    assert Patient.objects.get(pk=alice.patient.pk).voice == before
+
+
 def test_no_names_are_sent_to_the_provider_or_the_storage(job: Make, provider: SandboxProcess, sample_folder: Path):
     clone = run_once(job())
     (provider_voice,) = at_provider.clones(provider)

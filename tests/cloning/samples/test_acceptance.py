@@ -37,9 +37,13 @@ GOOD = AudioMetrics(
     clipping_ratio=0.0,
     dead_channels=0,
     channels_cancel=False,
+    offset=0.0,
+    peak_dbfs=-2.0,
     speech_ratio=0.8,
     speech_s=72.0,
     silent_end_s=0.0,
+    quiet_start_s=0.0,
+    quiet_end_s=0.0,
     snr_db=35.0,
     loudness_dbfs=-20.0,
     crest_db=18.0,
@@ -77,6 +81,8 @@ def test_a_good_recording_has_a_report_without_warnings():
         "speech_ratio": 0.8,
         "clipping_ratio": 0.0,
         "loudness_dbfs": -20.0,
+        "noise_removal_helps": False,
+        "repairs": [],
         "warnings": [],
     }
 
@@ -107,6 +113,22 @@ def test_a_flaw_has_one_warning_in_plain_words(changes: dict[str, object], words
     (warning,) = evaluated(**changes).warnings
     assert words in warning
     assert not re.search(r"dB|Hz|SNR|codec|ratio", warning)
+
+
+@pytest.mark.parametrize(
+    ("changes", "helps"),
+    [
+        ({}, False),
+        ({"snr_db": 22.9}, True),
+        ({"tone_ratio": 0.9, "hum_ratio": 0.9}, True),
+        ({"tone_ratio": 0.9, "hum_ratio": 0.1}, True),
+        ({"tone_ratio": 0.9, "hum_ratio": 0.9, "snr_db": 50.0}, False),  # the hum is inaudible
+        ({"overlap_ratio": 0.06}, False),  # it does not remove voices
+        ({"decay_db": 12.0}, False),
+    ],
+)
+def test_noise_removal_is_offered_for_noise_only(changes: dict[str, object], helps: bool):
+    assert evaluated(**changes).noise_removal_helps is helps
 
 
 @pytest.mark.parametrize(
@@ -260,13 +282,17 @@ def test_clean_speech_has_no_warnings():
     assert evaluate(metrics_of(clean_speech("m3"), "aac"), THRESHOLDS).warnings == ()
 
 
+def with_click(sound: Sound) -> Sound:
+    return np.where(np.arange(len(sound)) == 5 * RATE, 0.9, sound)
+
+
 FLAWS: dict[str, tuple[Callable[[Sound], Sound], str]] = {
     "mains of 50 Hz": (lambda sound: mixed(sound, hum(len(sound), 50), 28), "hum"),
     "mains of 60 Hz": (lambda sound: mixed(sound, hum(len(sound), 60), 20), "hum"),
     "music": (lambda sound: mixed(sound, chord(len(sound)), 25), "music"),
     "too loud": (lambda sound: np.clip(sound * 4, -1, 1), "distorted"),
     "too loud, then turned down": (lambda sound: np.clip(sound * 8, -1, 1) * 0.4, "distorted"),
-    "far away": (lambda sound: sound * 0.1, "quiet"),
+    "far away, with a click": (lambda sound: with_click(sound * 0.05), "quiet"),
     "hall": (lambda sound: in_a_hall(sound, 0.8), "echoes"),
     "pauses": (lambda sound: sound * (np.arange(len(sound)) // (2 * RATE) % 2), "pauses"),
     "dead channel": (lambda sound: np.stack([sound, 0 * sound]), "channels is silent"),
