@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -28,9 +29,9 @@ ALL_CHARTS_DRAWN = """() => [...document.querySelectorAll('canvas[data-chart]')]
 BINARIES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """Chromium for the tests of one module.
+@contextmanager
+def launched(*flags: str) -> Iterator[Browser]:
+    """Chromium with more `flags`, for the tests of one module.
 
     While Playwright's event loop runs, Django treats every query as a query in an event loop, and no other loop can
     run in this thread.
@@ -42,11 +43,17 @@ def chromium() -> Iterator[Browser]:
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+            browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
             yield browser
             browser.close()
     finally:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
 
 
 @dataclass

@@ -24,6 +24,7 @@ class Action(models.TextChoices):
     SYNC = "sync", "Sync"
     RETRY = "retry", "Retry"
     WITHDRAW = "withdraw", "Withdraw"
+    USE_CLONE = "use_clone", "Use a voice clone"
     REVOKE = "revoke", "Revoke"
     RENEW_SECRET = "renew_secret", "Renew secret"
     RENEW_TOKEN = "renew_token", "Renew token"

@@ -24,6 +24,13 @@ from voicecare.patients.models import Patient
 LOGIN_URL = reverse_lazy("console:log-in")
 # The device console is a new device that speaks to the patient.
 DEVICE_PERMISSIONS = ("patients.view_patient", "patients.add_device", "tts.add_utterance")
+CLONE_PERMISSIONS = (
+    "patients.view_patient",
+    "patients.view_voice",
+    "cloning.view_clonejob",
+    "cloning.add_clonejob",
+    "cloning.change_clonejob",
+)
 
 View = Callable[..., HttpResponse]
 

@@ -21,6 +21,7 @@ from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.console import devices
 from voicecare.console.access import (
+    CLONE_PERMISSIONS,
     DEVICE_PERMISSIONS,
     ConsoleLoginForm,
     console_call,
@@ -75,18 +76,26 @@ class ConsoleLogoutView(LogoutView):
 @page("patients.view_patient")
 def patients(request: HttpRequest) -> HttpResponse:
     """The patients of the user, to choose one."""
-    search = request.GET.get("q", "").strip()
-    found = Patient.objects.visible_to(request.user).active().named(search).order_by("name", "pk")
-    shown = list(found[: SHOWN_PATIENTS + 1])
     context = {
         "title": "Patients",
         "has_device_console": has_permissions(request, *DEVICE_PERMISSIONS),
+        "can_clone": has_permissions(request, *CLONE_PERMISSIONS),
+        **found_patients(request),
+    }
+    return render(request, "console/patients.html", context)
+
+
+def found_patients(request: HttpRequest) -> dict[str, Any]:
+    """The patients of the user whose name contains the search `q`, as the context of a page with a search."""
+    search = request.GET.get("q", "").strip()
+    found = Patient.objects.visible_to(request.user).active().named(search).order_by("name", "pk")
+    shown = list(found[: SHOWN_PATIENTS + 1])
+    return {
         "patients": shown[:SHOWN_PATIENTS],
         "has_more": len(shown) > SHOWN_PATIENTS,
         "shown": SHOWN_PATIENTS,
         "search": search,
     }
-    return render(request, "console/patients.html", context)
 
 
 # The audio element plays MP3 from a MediaSource, whose address is a blob. Everything else is of this host.

@@ -8,6 +8,15 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from voicecare.core import languages
+from voicecare.patients.models import Patient
+
+
+def preview_query(patient: Patient) -> dict[str, str]:
+    """The query for the preview of a voice as this patient hears it: the language and the speech rate."""
+    language = {"language": patient.language} if languages.is_listed(patient.language) else {}
+    return {"speech_rate": str(patient.speech_rate), **language}
+
 
 class VoiceSelect(forms.Select):
     """A choice of a voice, so that it can be listened to before the page is saved.

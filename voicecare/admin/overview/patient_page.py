@@ -23,10 +23,10 @@ from voicecare.admin.overview.patient_erasure import PatientErasureAdmin
 from voicecare.admin.overview.patient_facts import incident_keys, read_facts
 from voicecare.admin.overview.say_form import SayForm
 from voicecare.audit.recording import record
-from voicecare.core import languages
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.admin import ARCHIVING
 from voicecare.patients.models import DefaultVoices, Patient
+from voicecare.patients.voice_choice import preview_query
 
 _PLAYER = '<audio class="voice-player" controls preload="none" src="{}" aria-label="A preview of the voice"></audio>'
 
@@ -77,13 +77,10 @@ class PatientPageAdmin(PatientErasureAdmin):
         voice = DefaultVoices().for_patient(patient)
         if voice is None or not voice.is_usable:
             return "Only the offline voice can speak now."
-        query = {"speech_rate": str(patient.speech_rate)}
-        if languages.is_listed(patient.language):
-            query["language"] = patient.language
         name = voice.name if voice == patient.voice else f"{voice.name}, the default voice"
         if patient.voice_id and voice != patient.voice:
             name = f"{voice.name}, instead of {patient.voice}"
-        player = format_html(_PLAYER, reverse("admin-voice-preview", args=[voice.pk], query=query))
+        player = format_html(_PLAYER, reverse("admin-voice-preview", args=[voice.pk], query=preview_query(patient)))
         return format_html("<div>{}{}</div>", player, name)
 
     def render_change_form(
