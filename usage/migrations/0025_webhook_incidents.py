@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('usage', '0023_daily_usage_of_day'),
+        ('usage', '0024_alert_retry_at'),
     ]
 
     operations = [
