@@ -1,6 +1,7 @@
 override PORT := $(or $(PORT),8000)
 export PORT
 export SANDBOX_PORT ?= $(shell expr $(PORT) + 1)
+export HOST ?= 127.0.0.1
 export PUBLIC_URL ?= http://localhost:$(PORT)
 
 # `expr STRING : REGEX` prints the number of matched characters, so 0 or nothing where PORT is not a number.
@@ -24,13 +25,14 @@ endif
 
 help: ## list these targets
 	@echo "PORT=9000 make run takes another port. SANDBOX_PORT is the next one unless it is set."
+	@echo "HOST=0.0.0.0 make run also serves devices in the same network."
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 install: $(BIN)/.installed ## create .venv and install what the server needs
 
 run: install ## start everything with a demo, install first where needed; Ctrl-C stops it
 	@echo "==> Checking the ports, migrating the database, creating the demo"
-	@$(PYTHON) manage.py check_ports $(PORT) $(if $(SANDBOX),$(SANDBOX_PORT))
+	@$(PYTHON) manage.py check_ports --host "$(HOST)" $(PORT) $(if $(SANDBOX),$(SANDBOX_PORT))
 	@$(PYTHON) manage.py migrate -v 0
 	@$(PYTHON) manage.py seed_demo --port $(PORT) -v 0
 	@echo "==> Starting web, worker, beat$(if $(SANDBOX), and sandbox); wait for \"Ready\""

@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from environs import Env, EnvValidationError, ValidationError, validate
 from yarl import URL
 
+from voicecare.core.lan import lan_hosts
 from voicecare.infrastructure import storages
 from voicecare.infrastructure.schedule import SCHEDULE
 from voicecare.observability import logs
@@ -46,7 +47,8 @@ def _redis_address(address: str) -> None:
 DATA_DIR = env.path("VOICECARE_DATA_DIR", BASE_DIR / "var")
 DEBUG = env.bool("DEBUG", True)
 SECRET_KEY = env.str("SECRET_KEY", "")
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
+HOST = env.str("HOST", "127.0.0.1")  # where `make run` listens
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", *lan_hosts(HOST)] if DEBUG else [])
 
 
 def _origins(origins: list[str]) -> None:

@@ -166,7 +166,7 @@ def fault(request: HttpRequest, fault_name: str) -> HttpResponse:
     if not settings.USE_SANDBOX or fault_name not in SCENARIOS:
         raise Http404
     try:
-        sandbox_faults.choose(fault_name)
+        sandbox_faults.choose(fault_name, settings.ELEVENLABS_BASE_URL)
     except sandbox_faults.SandboxError as error:
         return JsonResponse({"message": str(error)}, status=502)
     return HttpResponse(status=204)

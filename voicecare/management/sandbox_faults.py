@@ -27,8 +27,8 @@ def active() -> str:
         return ""
 
 
-def choose(name: str) -> None:
-    """Makes this failure the only active one. Raises SandboxError.
+def choose(name: str, url: str) -> None:
+    """Makes this failure the only active one, in the sandbox with this address. Raises SandboxError.
 
     With OFF, voices that voicecare has marked as gone, and that the sandbox has, are usable again.
     """
@@ -37,13 +37,11 @@ def choose(name: str) -> None:
             "The real provider is in use (ELEVENLABS_API_KEY or ELEVENLABS_API_KEY_FILE is set). Faults only work "
             "with the sandbox."
         )
-    url = settings.ELEVENLABS_BASE_URL
     try:
         reply = requests.post(f"{url}/sandbox/scenario", {"name": name}, timeout=TIMEOUT_S, allow_redirects=False)
     except requests.RequestException as error:
         raise SandboxError(
-            f"The sandbox does not run at {url}. Start it with `make run`. If you use another PORT, also set "
-            "SANDBOX_PORT to the next number, for example SANDBOX_PORT=9001 for PORT=9000."
+            f"The sandbox does not run at {url}. Start it with `make run`, or set SANDBOX_PORT to its port."
         ) from error
     if reply.status_code != requests.codes.see_other:
         raise SandboxError(f"The server at {url} is not the sandbox: HTTP {reply.status_code}.")

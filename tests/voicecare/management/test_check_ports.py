@@ -8,6 +8,11 @@ from django.core.management import CommandError, call_command
 from tests.server import free_port
 
 
+def test_a_host_of_another_machine_is_refused():
+    with pytest.raises(CommandError, match=r"192\.0\.2\.1 is no IPv4 address of this machine"):
+        call_command("check_ports", free_port(), host="192.0.2.1")
+
+
 def test_free_ports_pass():
     call_command("check_ports", free_port(), free_port())
 

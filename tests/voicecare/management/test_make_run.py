@@ -1,5 +1,7 @@
 """The Makefile: `make help` lists the targets, `make run` starts all processes, prints "Ready" and ends them."""
 
+import asyncio
+import json
 import os
 import re
 import signal
@@ -12,9 +14,12 @@ from pathlib import Path
 from shutil import which
 
 import pytest
+import requests
 
 from tests.server import ROOT, free_port
 from tests.waiting import until
+from voicecare.core.lan import lan_address
+from voicecare_client import DeviceClient
 
 REMOVED_VARIABLES = {"DATABASE_URL", "REDIS_URL", "ELEVENLABS_API_KEY", "PHRASE_STORE", "MAKEFLAGS", "MAKELEVEL"}
 
@@ -52,9 +57,14 @@ def _accepts_connections(port: int) -> bool:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
+def host() -> str:
+    return "127.0.0.1"
+
+
+@pytest.fixture
+def run(tmp_path: Path, host: str) -> Iterator[Run]:
     ports = free_port(), free_port()
-    settings = {"PORT": str(ports[0]), "SANDBOX_PORT": str(ports[1]), "VOICECARE_DATA_DIR": str(tmp_path)}
+    settings = {"PORT": str(ports[0]), "SANDBOX_PORT": str(ports[1]), "HOST": host, "VOICECARE_DATA_DIR": str(tmp_path)}
     environment = {name: value for name, value in os.environ.items() if name not in REMOVED_VARIABLES} | settings
     with (tmp_path / "log").open("w") as log:
         make = subprocess.Popen(
@@ -92,8 +102,27 @@ def test_the_last_lines_print_ready_and_every_url_when_all_processes_answer(run:
     assert f"user admin, password {password}" in last
     assert f"http://127.0.0.1:{web}/api/docs/ " in last
     assert f"http://127.0.0.1:{sandbox}/ " in last
-    assert f'PORT={web} .venv/bin/python manage.py talk "Good morning"' in last
+    assert '  .venv/bin/python manage.py talk "Good morning"' in last  # it needs no port: the run has kept it
+    address = json.loads((run.data / "demo-address.json").read_text())
+    assert address == {"host": "127.0.0.1", "port": web, "sandbox_port": sandbox}
+    assert "in the same network" not in last
     assert "Warning" not in run.log()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0"])
+async def test_a_device_in_the_network_can_connect_with_what_is_printed(run: Run):
+    if lan_address("0.0.0.0") is None:
+        pytest.skip("this machine has no network")
+    await asyncio.to_thread(until, run.is_ready, 100)
+    _, _, printed = run.log().partition("For a device in the same network:")
+    [url] = re.findall(r"^address +(ws://\S+)", printed, re.MULTILINE)
+    [token] = re.findall(r"^token +(\S+)", printed, re.MULTILINE)
+    assert "127.0.0.1" not in url
+    async with DeviceClient(url, token) as device:
+        await device.start(greeting=False)
+        assert (await device.speak("Good morning")).audio
+    [page] = re.findall(r"^in browser +(http://\S+)", printed, re.MULTILINE)
+    assert (await asyncio.to_thread(requests.get, page, timeout=20)).status_code == 200
 
 
 def test_ctrl_c_ends_all_processes_without_an_error(run: Run):

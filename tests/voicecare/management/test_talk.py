@@ -1,6 +1,7 @@
 """`manage.py talk` as a separate process, with a scripted server."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -17,6 +18,8 @@ import pytest
 from tests.clients.scripted_server import STARTED, Script, ServerConnection, finish, serving, started
 from tests.server import ROOT, free_port
 from tests.waiting import eventually
+
+STAND_INS = ROOT / "tests/clients/stand_ins"
 
 
 @dataclass
@@ -37,24 +40,24 @@ def enable_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-async def launch(folder: Path, *arguments: str, stdin: int | IO[bytes] = PIPE) -> Process:
-    env = {**os.environ, "VOICECARE_DATA_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
+async def launch(folder: Path, *arguments: str, stdin: int | IO[bytes] = PIPE, **changes: str) -> Process:
+    env = {**os.environ, "VOICECARE_DATA_DIR": str(folder), "PYTHONUNBUFFERED": "1", **changes}
     command = (sys.executable, str(ROOT / "manage.py"), "talk", *arguments)
     return await asyncio.create_subprocess_exec(
         *command, cwd=folder, env=env, stdin=stdin, stdout=PIPE, stderr=STDOUT, preexec_fn=enable_ctrl_c
     )
 
 
-async def talk(folder: Path, *arguments: str, stdin: bytes = b"") -> TalkResult:
-    process = await launch(folder, *arguments)
+async def talk(folder: Path, *arguments: str, stdin: bytes = b"", **changes: str) -> TalkResult:
+    process = await launch(folder, *arguments, **changes)
     output, _ = await process.communicate(stdin)
     assert process.returncode is not None
     return TalkResult(process.returncode, output.decode())
 
 
-async def talk_to(script: Script, folder: Path, *arguments: str, stdin: bytes = b"") -> TalkResult:
+async def talk_to(script: Script, folder: Path, *arguments: str, stdin: bytes = b"", **changes: str) -> TalkResult:
     async with serving(script) as url:
-        return await talk(folder, *arguments, "--url", url, stdin=stdin)
+        return await talk(folder, *arguments, "--url", url, stdin=stdin, **changes)
 
 
 async def echo(connection: ServerConnection) -> None:
@@ -70,7 +73,7 @@ def start_in(format: str) -> Script:
         assert (await connection.expect("conversation.start"))["format"] == format
         await connection.send({**STARTED, "format": format})
         await connection.expect("speak")
-        await connection.speak("say-1", b"\1\2\3\4")
+        await connection.send({**started("say-1"), "format": format}, b"\1\2\3\4", finish("say-1", 4))
         await connection.end()
 
     return script
@@ -145,6 +148,56 @@ async def test_notices_are_shown_in_words(folder):
     assert result.code == 0
     assert "Temporary voice issue, using backup voice" in result.output
     assert "had to wait (busy)" in result.output
+
+
+# Playing
+
+
+def with_player(folder: Path) -> dict[str, str]:
+    """The environment in which aplay is the stand-in, which writes what it plays to `played.raw`."""
+    return {"PATH": f"{STAND_INS}:{os.environ['PATH']}", "PLAYED_TO": str(folder / "played")}
+
+
+async def test_play_plays_the_speech_to_its_end_and_acknowledges_deliveries(folder):
+    acknowledged: list[str] = []
+
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.send({**started("srv-1"), "format": "pcm_16000"}, b"\1\2" * 100, finish("srv-1"))
+        acknowledged.append((await connection.expect("ack"))["id"])
+        await connection.expect("speak")
+        begin = {**started("say-1"), "format": "pcm_16000"}
+        await connection.send(begin, b"\3\4" * 4000, b"\5\6" * 4000, finish("say-1"))
+        await connection.end()
+        assert (folder / "played.raw").read_bytes() == b"\1\2" * 100 + b"\3\4" * 4000 + b"\5\6" * 4000
+        assert len((folder / "played.log").read_text().split()) == 2
+
+    async with serving(script) as url:
+        arguments = ("--url", url, "--play", "--format", "pcm_16000")
+        process = await launch(folder, *arguments, **with_player(folder))
+        await eventually(lambda: acknowledged, 100)
+        output, _ = await process.communicate(b"Good morning\n")
+    assert process.returncode == 0, output
+    assert acknowledged == ["srv-1"]
+    assert not (folder / "speech.wav").exists()
+
+
+async def test_play_without_a_player_says_what_to_install(folder):
+    result = await talk_to(echo, folder, "Hello", "--play", PATH=str(folder))
+    assert result.code == 1
+    assert (
+        "No program that plays mp3_44100_128 is installed. Install one of: ffplay, mpv, mpg123, afplay."
+        in result.output
+    )
+
+
+async def test_a_player_that_fails_is_reported(folder):
+    (folder / "aplay").write_text("#!/bin/sh\necho 'audio open error: No such device' >&2\nexit 1\n")
+    (folder / "aplay").chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    result = await talk_to(start_in("pcm_16000"), folder, "Hello", "--play", "--format", "pcm_16000", PATH=path)
+    assert result.code == 1
+    assert "aplay ended with exit code 1: audio open error: No such device" in result.output
 
 
 # Failures
@@ -273,6 +326,18 @@ async def test_ctrl_c_interrupts_and_ends_the_conversation(folder):
     assert asked == ["interrupt", "conversation.end"]
     assert b"Traceback" not in output
     assert (folder / "speech.mp3").read_bytes() == b"half"
+
+
+# Where it connects
+
+
+async def test_it_connects_to_the_port_of_the_latest_make_run(folder):
+    async with serving(echo) as url:
+        address = {"host": "127.0.0.1", "port": int(url.split(":")[2].split("/")[0]), "sandbox_port": 1}
+        (folder / "demo-address.json").write_text(json.dumps(address))
+        result = await talk(folder, "Good morning")
+    assert result.code == 0, result.output
+    assert (folder / "speech.mp3").read_bytes() == b"Good morning"
 
 
 # Files

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from usage.provider_state import circuit
 from usage.provider_state.circuit import ProviderStatus
-from voicecare.management import sandbox_faults
+from voicecare.management import demo_address, sandbox_faults
 from voicecare.providers.elevenlabs.sandbox.scenarios import OFF, SCENARIOS
 
 WAIT_S = 30.0  # the server asks a failed provider again at least every 15 s
@@ -32,7 +32,7 @@ class Command(BaseCommand):
 
     def handle(self, *, name: str, **options: object) -> None:
         try:
-            sandbox_faults.choose(name)
+            sandbox_faults.choose(name, demo_address.sandbox_url())
         except sandbox_faults.SandboxError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{name}: {SCENARIOS[name].effect}")

@@ -10,6 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from usage.alerts import heartbeats
 from voicecare.core import task_names, task_queue
+from voicecare.core.lan import ANY, lan_address
+from voicecare.management import demo_address
 from voicecare.management.demo_data import ADMIN, CLINICIAN, seed
 
 START_TIMEOUT_S = 120.0
@@ -25,8 +27,20 @@ REST API    {site}/api/docs/    user {clinician}, the same password
 provider    {provider}
 device      {socket}, subprotocol voicecare.v1
 token       {token}
-talk        {environment}.venv/bin/python manage.py talk "Good morning"
+talk        .venv/bin/python manage.py talk "Good morning"
 """
+
+_LAN_TEXT = """
+For a device in the same network:
+
+address     ws://{lan}:{port}/ws/device/
+token       {token}
+in browser  http://{lan}:{port}/console/
+
+Nothing is encrypted, and everybody in this network can try to log in. Use it with the demo only.
+"""
+
+_NO_LAN_TEXT = "\nThis machine has no network, so no other device can connect.\n"
 
 
 class Command(BaseCommand):
@@ -44,9 +58,12 @@ class Command(BaseCommand):
         if not settings.DEBUG:
             raise CommandError("The demo stores an administrator's password on disk, so it needs DEBUG to be on.")
         demo = seed()
+        lan = lan_address(settings.HOST)
+        host = settings.HOST if lan == settings.HOST else "127.0.0.1"
+        demo_address.write(demo_address.DemoAddress(host, port, settings.SANDBOX_PORT))
         headline = "The demo is set up. `make run` starts it."
         if when_ready:
-            silent = _wait_until_ready(port)
+            silent = _wait_until_ready(host, port)
             if silent:
                 headline = f"Not ready after {START_TIMEOUT_S:.0f} s, no answer from: {', '.join(silent)}."
             else:
@@ -56,24 +73,27 @@ class Command(BaseCommand):
             sandbox = f"built-in sandbox, {settings.ELEVENLABS_BASE_URL}/ (no account is used, nothing is billed)"
             text = _TEXT.format(
                 headline=headline,
-                site=f"http://127.0.0.1:{port}",
-                socket=f"ws://127.0.0.1:{port}/ws/device/",
+                site=f"http://{host}:{port}",
+                socket=f"ws://{host}:{port}/ws/device/",
                 admin=ADMIN,
                 clinician=CLINICIAN,
                 password=demo.password,
                 token=demo.token,
                 provider=sandbox if settings.USE_SANDBOX else "ElevenLabs",
-                environment="" if port == 8000 else f"PORT={port} ",
             )
             self.stdout.write(text)
+            if lan is not None:
+                self.stdout.write(_LAN_TEXT.format(lan=lan, port=port, token=demo.token))
+            elif settings.HOST == ANY:
+                self.stdout.write(_NO_LAN_TEXT)
 
 
-def _wait_until_ready(port: int) -> list[str]:
+def _wait_until_ready(host: str, port: int) -> list[str]:
     """Waits until all processes of `make run` respond or send a heartbeat, at most START_TIMEOUT_S.
 
     Returns the names of the processes that do not, or an empty list.
     """
-    urls = {"web": f"http://127.0.0.1:{port}/readyz"}
+    urls = {"web": f"http://{host}:{port}/readyz"}
     if settings.USE_SANDBOX:
         urls["sandbox"] = settings.ELEVENLABS_BASE_URL
     started = time.monotonic()
