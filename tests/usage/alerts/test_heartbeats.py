@@ -160,7 +160,7 @@ def test_while_beat_is_missing_the_monitor_retries_alerts(webhook: Webhook):
         monitor.check(second)
     until(lambda: Incident.objects.filter(sending_failures=1).exists())
     webhook.status = 204
-    Incident.objects.update(sending_until=None)
+    Incident.objects.update(sending_until=None, retry_at=None)
     monitor.check(GRACE_S + 5)
     until(lambda: Incident.objects.exclude(opening_sent_at=None).exists())
     assert [body["kind"] for body in webhook.received] == ["silent"]

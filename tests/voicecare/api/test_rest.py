@@ -322,7 +322,7 @@ def test_every_operation_documents_its_errors(schema: dict[str, Any]):
         assert ("requestBody" in call) == ({"400", "413", "415"} <= set(call["responses"])), path
 
 
-OPERATION_ID = re.compile(r"(list|get|create|update|erase|revoke|rotate|retry|withdraw|export|sync|log)_[a-z_]+")
+OPERATION_ID = re.compile(r"(list|get|create|update|delete|erase|revoke|rotate|retry|withdraw|export|sync|log)_[a-z_]+")
 OTHER_OPERATION_IDS = {"speak_to_patient", "stream_speech", "preview_voice"}
 
 
@@ -336,7 +336,7 @@ def test_every_operation_has_a_summary_and_a_consistent_id(schema: dict[str, Any
         assert re.fullmatch(r"[A-Z][^.]{3,60}", summary), (method, path, summary)
         is_list = any(parameter["name"] == "page_size" for parameter in call.get("parameters", ()))
         assert name.startswith("list_") == is_list, (method, path, name)
-        verbs = {"get": "list_ get_ export_ preview_", "patch": "update_", "delete": "erase_ revoke_ withdraw_"}
+        verbs = {"get": "list_ get_ export_ preview_", "patch": "update_", "delete": "delete_ erase_ revoke_ withdraw_"}
         assert method not in verbs or name.startswith(tuple(verbs[method].split())), (method, path, name)
 
 

@@ -22,7 +22,7 @@ from django.utils import timezone
 from cloning.models import CloneJob
 from tests.conftest import Member
 from tests.waiting import until
-from tts.models import Clip, Conversation, Phrase, Utterance
+from tts.models import Clip, Conversation, LexiconEntry, Phrase, Utterance
 from usage.models import (
     DailyUsage,
     HistoryDeletion,
@@ -150,6 +150,7 @@ def test_all_our_models_are_registered():
         Clinic,
         CloneJob,
         HistoryDeletion,
+        LexiconEntry,
         NotificationChannel,
         Price,
     }  # see others

@@ -23,6 +23,8 @@ from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.patients import care_teams
 from voicecare.webhooks.api.serializers import (
+    ENDPOINT_EXAMPLE,
+    SECRET_EXAMPLE,
     DeliveryFilter,
     DeliverySerializer,
     EndpointSecretSerializer,
@@ -57,7 +59,7 @@ class EndpointList(generics.ListCreateAPIView):
         summary="Add a webhook endpoint",
         parameters=[idempotency.HEADER],
         responses={201: EndpointSecretSerializer, 409: idempotency.CONFLICT_OR_SECRET},
-        examples=[REQUEST_EXAMPLE],
+        examples=[REQUEST_EXAMPLE, SECRET_EXAMPLE],
     )
     @transaction.atomic
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
@@ -98,7 +100,7 @@ class EndpointDetail(generics.RetrieveUpdateDestroyAPIView):
     @extend_schema(
         operation_id="update_webhook",
         summary="Update a webhook endpoint",
-        examples=[OpenApiExample("Disable it", {"enabled": False}, request_only=True)],
+        examples=[OpenApiExample("Disable it", {"enabled": False}, request_only=True), ENDPOINT_EXAMPLE],
     )
     def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         """Changes the endpoint. While it is disabled, it gets no new events, and pending deliveries wait."""

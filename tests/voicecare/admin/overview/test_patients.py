@@ -147,6 +147,6 @@ def test_the_page_of_a_patient_links_what_belongs_to_the_patient(admin_client: C
     Incident.objects.create(kind="budget", key=str(alice.patient.pk))
     page = admin_client.get(f"{LIST}{alice.patient.pk}/change/").content.decode()
     links = re.findall(r'href="(/admin/[^"]+\?(?:patient__id__exact|key__in)=[^"]+)">(\w+)</a>', page)
-    assert [words for _, words in links] == ["Conversations", "Messages", "Clones", "Incidents"]
+    assert [words for _, words in links] == ["Conversations", "Messages", "Pronunciations", "Clones", "Incidents"]
     for url, words in links:
         assert admin_client.get(url).status_code == 200, words
