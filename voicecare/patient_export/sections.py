@@ -14,6 +14,7 @@ from tts.models import Clip, Conversation, LexiconEntry, Utterance
 from usage.models import BudgetMonth, DailyUsage, HistoryDeletion, Incident, UsageEvent
 from voicecare.audit.models import AuditEntry
 from voicecare.patients.models import Device, Patient, Voice
+from voicecare.webhooks.models import WebhookEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,12 @@ SECTIONS = (
         HistoryDeletion,
         "requests that were deleted from the speech provider's history, after a voice was withdrawn",
         lambda patient: HistoryDeletion.objects.filter(patient=patient.pk),
+    ),
+    Section(
+        "events_for_other_software",
+        WebhookEvent,
+        "what was reported to other software: ids, states and times, without texts",
+        lambda patient: WebhookEvent.objects.filter(patient=patient),
     ),
     Section(
         "audit_trail",

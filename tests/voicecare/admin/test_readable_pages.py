@@ -115,7 +115,7 @@ def test_show_all_is_only_there_if_something_is_hidden(admin_client: Client):
 
 def test_what_is_needed_every_day_comes_first(admin_client: Client):
     links = re.findall(r'<a href="/admin/(\w+)/" class="section"', page(admin_client, "patients_patient_changelist"))
-    assert links == ["patients", "tts", "cloning", "usage", "audit", "accounts", "auth"]
+    assert links == ["patients", "tts", "cloning", "usage", "webhooks", "audit", "accounts", "auth"]
 
 
 def test_the_form_of_a_patient_has_no_buttons_that_delete_something_else(admin_client: Client, alice: Member):
