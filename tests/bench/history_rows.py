@@ -1,6 +1,7 @@
 """The rows that `tests.bench.history` measures with: PostgreSQL generates the many, the ORM the few."""
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -51,6 +52,7 @@ FROM generate_series(1, %(entries)s) AS n JOIN numbered AS p ON p.number = 1 + m
 BATCH = 500_000
 STOCK_VOICES = 40
 CLINICS = 20
+_LETTERS = str.maketrans("0123456789", "abcdefghij")  # digits in a name would be written out in each greeting
 RECORDING: dict[str, Any] = {
     "sample_digest": "0" * 64,
     "content_type": "audio/wav",
@@ -60,10 +62,14 @@ RECORDING: dict[str, Any] = {
 
 
 def seed(events: int, patients: int, days: int, audit_entries: int) -> None:
-    """Create all rows. Every fourth patient has a voice clone, and each has a device and belongs to a clinic."""
+    """Create all rows. Every fourth patient has a voice clone, and each has a device and belongs to a clinic.
+
+    Of the clips that the patients need, two of three exist.
+    """
     from django.db import connection
 
     _create_patients(patients)
+    _create_clips()
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE TABLE numbered AS SELECT row_number() OVER () AS number, id, voice_id FROM patients_patient"
@@ -93,6 +99,7 @@ def _create_patients(number: int) -> None:
     patients = Patient.objects.bulk_create(
         Patient(
             name=f"Patient {each}",
+            preferred_name=str(each).translate(_LETTERS).capitalize(),
             companion_name="Clara",
             voice=stock[each % STOCK_VOICES] if each % 4 else None,
             clinic=clinics[each % CLINICS],
@@ -122,3 +129,28 @@ def _create_patients(number: int) -> None:
         )
         for each, patient in enumerate(patients)
     )
+
+
+def _create_clips() -> None:
+    from tts.cache.missing import load_needs
+    from tts.cache.planning import create_phrase_cache
+    from tts.models import Clip
+
+    clips = (
+        Clip(
+            digest=key,
+            voice_id=spec.speech_settings.voice.id,
+            phrase_id=None if spec.patient_id else spec.phrase_id,
+            patient_id=spec.patient_id,
+            language=spec.speech_settings.language,
+            speed=spec.speech_settings.speed,
+            format=spec.speech_settings.format,
+            characters=len(spec.text),
+            size=20_000,
+            expires_at=timezone.now() + timedelta(days=7),
+            hits=each % 50,
+        )
+        for each, (key, spec) in enumerate(load_needs(create_phrase_cache()).specs.items())
+        if each % 3
+    )
+    Clip.objects.bulk_create(clips, batch_size=1000)

@@ -48,7 +48,7 @@ def test_each_language_has_a_greeting_a_hold_message_and_three_responses(default
     assert sorted(found) == LANGUAGES_WITH_PHRASES
     for language in found:
         (greeting,) = texts("greeting", language)
-        rendered = render_greeting(greeting, alice.patient)
+        rendered = render_greeting(greeting, alice.patient.form_of_address, alice.patient.companion_name)
         assert "Alice Archer" in rendered
         assert "Clara" in rendered
         assert [len(texts(kind, language)) for kind in ("holding", "common")] == [1, 3]

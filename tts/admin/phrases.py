@@ -102,10 +102,10 @@ class PhraseAdmin(admin.ModelAdmin):
         defaults = DefaultVoices()
         patients = active_patients().visible_to(request.user)
         needs = missing.load_needs(create_phrase_cache(), defaults, patients)
-        tables = coverage.coverage_tables(needs, defaults)
-        context = {**self.admin_site.each_context(request), "title": "Cache coverage", "tables": tables}
+        found = coverage.coverage_by_language(needs, defaults)
+        context = {**self.admin_site.each_context(request), "title": "Cache coverage", "languages": found}
         context["report"] = missing.report_missing(needs, circuit.read_status())
-        context["unspoken"] = [table for table in tables if not table.is_spoken]
+        context["unspoken"] = [language for language in found if not language.is_spoken]
         context["gaps"] = coverage.languages_without_greeting(patients)
         return TemplateResponse(request, "admin/tts/phrase/coverage.html", {**context, "opts": self.opts})
 

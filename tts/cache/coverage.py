@@ -1,11 +1,10 @@
-"""Cache coverage for the admin: a table for each language, with a row for each phrase and a column for each voice."""
+"""Cache coverage for the admin: for each language a table of its voices and a table of its phrases."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, F, Min, Q, QuerySet, Sum, prefetch_related_objects
 from django.utils import timezone
 
 from tts.cache.missing import Needs
@@ -13,20 +12,21 @@ from tts.models import Clip, Phrase
 from voicecare.core import languages
 from voicecare.patients.models import DefaultVoices, Patient, Voice
 
+MAX_VOICES = 50  # rows of one table; those with the most missing clips come first
+
 
 @dataclass(slots=True)
-class Cell:
-    """The clips of one phrase in one voice.
+class Cached:
+    """The clips of one voice, or of one phrase.
 
     `needed` counts the clips that active patients need. These clips differ in speech rate, format and greeting names.
     `cached` counts the needed clips that exist. The other fields cover all existing clips, also those that no active
-    patient needs. `created_at` and `expires_at` are the earliest times of valid clips. `saved` is the number of
-    characters that were not billed: hits times characters.
+    patient needs. `expires_at` is the earliest time at which a valid clip expires. `saved` is the number of characters
+    that were not billed: hits times characters.
     """
 
     needed: int = 0
     cached: int = 0
-    created_at: datetime | None = None
     expires_at: datetime | None = None
     hits: int = 0
     saved: int = 0
@@ -37,67 +37,96 @@ class Cell:
             return "unneeded"
         return "full" if self.cached == self.needed else "part" if self.cached else "none"
 
-    def add_clip(self, clip: Clip, now: datetime) -> None:
-        self.hits += clip.hits
-        self.saved += clip.hits * clip.characters
-        if clip.expires_at > now:
-            self.created_at = min(self.created_at or clip.created_at, clip.created_at)
-            self.expires_at = min(self.expires_at or clip.expires_at, clip.expires_at)
+    @property
+    def missing(self) -> int:
+        return self.needed - self.cached
 
-    def __add__(self, other: "Cell") -> "Cell":
-        """Return a cell with the sums of the four numbers. Its times are None, because clips differ in them."""
-        return Cell(
+    def __add__(self, other: "Cached") -> "Cached":
+        """Return the sums of the four numbers, and the earlier of the times."""
+        times = [time for time in (self.expires_at, other.expires_at) if time is not None]
+        return Cached(
             needed=self.needed + other.needed,
             cached=self.cached + other.cached,
+            expires_at=min(times, default=None),
             hits=self.hits + other.hits,
             saved=self.saved + other.saved,
         )
 
 
-Cells = Mapping[tuple[int, object], Cell]
+@dataclass(frozen=True, slots=True)
+class LanguageCoverage:
+    """The coverage of one language. `is_spoken` means that an active patient has this language.
 
-
-@dataclass(slots=True)
-class Table:
-    """The coverage of one language. Each row is a phrase with its cells, in the order of `voices`.
-
-    `totals` has one cell for each voice, in the same order. `is_spoken` means that an active patient has this language.
+    `voices` has at most MAX_VOICES rows. `other_voices` is the number of the others, and `others` is their sum.
     """
 
     language: str
     is_spoken: bool
-    voices: list[Voice]
-    rows: list[tuple[Phrase, list[Cell]]] = field(default_factory=list)
+    total: Cached
+    voices: list[tuple[Voice, Cached]]
+    other_voices: int
+    others: Cached
+    phrases: list[tuple[Phrase, Cached]]
 
     @property
     def name(self) -> str:
         return languages.LANGUAGES.get(self.language, self.language)
 
-    @property
-    def total(self) -> Cell:
-        return sum(self.totals, Cell())
 
-    @property
-    def totals(self) -> list[Cell]:
-        return [sum((cells[place] for _, cells in self.rows), Cell()) for place in range(len(self.voices))]
-
-
-def coverage_tables(needs: Needs, defaults: DefaultVoices) -> list[Table]:
-    """Return one table for each language that has phrases. Makes one query."""
-    phrases, audiences = needs.phrases, needs.audiences
-    cells = _cells(needs, Clip.objects.filter(size__gt=0))
-    tables = []
-    spoken = {audience.language for audience in audiences}
-    for language in sorted({phrase.language for phrase in phrases}):
-        # The default voice is a column for every language, because it is the backup voice of all patients.
+def coverage_by_language(needs: Needs, defaults: DefaultVoices) -> list[LanguageCoverage]:
+    """Return the coverage of each language that has phrases. Makes at most three queries."""
+    voices = {(audience.voice, audience.language) for audience in needs.audiences}
+    by_voice, by_phrase = _count(needs)
+    found = []
+    for language in sorted({phrase.language for phrase in needs.phrases}):
+        # The default voice has a row for every language, because it is the backup voice of all patients.
         default = defaults.for_language(language)
-        used = {audience.voice for audience in audiences if audience.language == language} - {default}
-        voices = [default] if default is not None else []
-        voices += sorted(used, key=lambda voice: (voice.name, str(voice.pk)))
-        of_language = (phrase for phrase in phrases if phrase.language == language)
-        rows = [(phrase, [cells.get((phrase.pk, voice.pk), Cell()) for voice in voices]) for phrase in of_language]
-        tables.append(Table(language, language in spoken, voices, rows))
-    return tables
+        used = {voice for voice, spoken in voices if spoken == language}
+        used |= set() if default is None else {default}
+        rows = [(voice, by_voice[language, voice.pk]) for voice in used]
+        rows.sort(key=lambda row: (row[0] != default, -row[1].missing, row[0].name, str(row[0].pk)))
+        phrases = [(phrase, by_phrase[phrase.pk]) for phrase in needs.phrases if phrase.language == language]
+        found.append(
+            LanguageCoverage(
+                language=language,
+                is_spoken=any(spoken == language for _, spoken in voices),
+                total=sum((cached for _, cached in rows), Cached()),
+                voices=rows[:MAX_VOICES],
+                other_voices=len(rows[MAX_VOICES:]),
+                others=sum((cached for _, cached in rows[MAX_VOICES:]), Cached()),
+                phrases=phrases,
+            )
+        )
+    prefetch_related_objects([voice for coverage in found for voice, _ in coverage.voices], "patient")
+    return found
+
+
+def _count(needs: Needs) -> tuple[dict[tuple[str, object], Cached], dict[int, Cached]]:
+    """Count the clips by language and voice, and by phrase. Makes two queries."""
+    greetings = {phrase.language: phrase.pk for phrase in needs.phrases if phrase.kind == Phrase.Kind.GREETING}
+    of_phrases = Q(phrase__isnull=False) | Q(patient__isnull=False, language__in=greetings)
+    clips = Clip.objects.filter(of_phrases, size__gt=0).order_by()
+    figures = {
+        "expiry": Min("expires_at", filter=Q(expires_at__gt=timezone.now())),
+        "played": Sum("hits"),
+        "saved": Sum(F("hits") * F("characters")),
+    }
+    by_voice: dict[tuple[str, object], Cached] = defaultdict(Cached)
+    for language, voice, expires_at, hits, saved in clips.values_list("language", "voice").annotate(**figures):
+        by_voice[language, voice] = Cached(expires_at=expires_at, hits=hits, saved=saved)
+    by_phrase: dict[int, Cached] = defaultdict(Cached)
+    for language, phrase, expires_at, hits, saved in clips.values_list("language", "phrase").annotate(**figures):
+        by_phrase[phrase or greetings[language]] += Cached(expires_at=expires_at, hits=hits, saved=saved)
+    needed: Counter[tuple[int, int, bool]] = Counter(  # ids of objects: to hash the settings is slow
+        (id(spec.speech_settings), spec.phrase_id, key in needs.cached) for key, spec in needs.specs.items()
+    )
+    sounds = {id(spec.speech_settings): spec.speech_settings for spec in needs.specs.values()}
+    for (sound_id, phrase, is_cached), number in needed.items():
+        sound = sounds[sound_id]
+        for cached in (by_voice[sound.language, sound.voice.id], by_phrase[phrase]):
+            cached.needed += number
+            cached.cached += number if is_cached else 0
+    return by_voice, by_phrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,21 +170,3 @@ def languages_without_greeting(patients: QuerySet[Patient]) -> list[LanguageGap]
         for language, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         if Phrase.Kind.GREETING not in kinds.get(language, ())
     ]
-
-
-def _cells(needs: Needs, clips: Iterable[Clip]) -> Cells:
-    now = timezone.now()
-    cells: dict[tuple[int, object], Cell] = defaultdict(Cell)
-    greetings = {phrase.language: phrase.pk for phrase in needs.phrases if phrase.kind == Phrase.Kind.GREETING}
-    cached = set()
-    for clip in clips:
-        phrase = clip.phrase_id or (greetings.get(clip.language) if clip.patient_id else None)
-        if phrase is not None:
-            cells[phrase, clip.voice_id].add_clip(clip, now)
-        if clip.expires_at > now:
-            cached.add(clip.digest)
-    for key, spec in needs.specs.items():
-        cell = cells[spec.phrase_id, spec.speech_settings.voice.id]
-        cell.needed += 1
-        cell.cached += key in cached
-    return cells

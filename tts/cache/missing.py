@@ -1,11 +1,12 @@
 """What the phrase cache should hold and does not, and why, for the coverage page of the admin."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 
 from tts.cache.phrase_cache import PhraseCache
@@ -31,31 +32,46 @@ NEW = "It has not been generated yet."
 _ORDER = (REFUSED_VOICE, REFUSED_TEXT, FAILED, EXPIRED, NEW, IN_PROGRESS)
 _REQUESTABLE = (FAILED, EXPIRED, NEW)
 MAX_TEXTS = 3  # examples in a group
+MAX_GROUPS = 50  # rows of the table
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the cache should hold now: one clip for each key of `specs`."""
+    """What the cache should hold now: one clip for each key of `specs`.
+
+    `cached` are the keys of the clips that have audio and have not expired. `other_rows` has the size and the expiry
+    time of the other rows, by key. `at` is when they were read.
+    """
 
     phrases: Sequence[Phrase]
     audiences: Sequence[Audience]
     specs: Mapping[str, ClipSpec]
+    cached: AbstractSet[str]
+    other_rows: Mapping[str, tuple[int, datetime]]
+    at: datetime
 
 
 def load_needs(
     cache: PhraseCache, defaults: DefaultVoices | None = None, patients: QuerySet[Patient] | None = None
 ) -> Needs:
-    """Load the needs of all active patients with at most six queries, two of them for `defaults`.
+    """Load the needs of all active patients with at most nine queries, two of them for `defaults`.
 
     `patients` limits them to some patients.
     """
     phrases = list(Phrase.objects.all())
     audiences = load_audiences(active_patients() if patients is None else patients, defaults)
-    for audience in audiences:
-        if audience.voice.patient_id == audience.patient.pk:
-            audience.voice.patient = audience.patient  # so that the name on the page needs no query
     specs = required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)
-    return Needs(phrases, audiences, {cache.key(spec.speech_settings, spec.text): spec for spec in specs})
+    now = timezone.now()
+    clips, is_cached = Clip.objects.order_by(), Q(size__gt=0, expires_at__gt=now)
+    others = clips.exclude(is_cached).values_list("digest", "size", "expires_at")
+    return Needs(
+        phrases,
+        audiences,
+        {cache.key(spec.speech_settings, spec.text): spec for spec in specs},
+        set(clips.filter(is_cached).values_list("digest", flat=True)),
+        {digest: (size, expires_at) for digest, size, expires_at in others},
+        now,
+    )
 
 
 @dataclass(slots=True)
@@ -72,6 +88,7 @@ class MissingGroup:
 class MissingReport:
     """How many clips are needed and cached, and why the others are missing.
 
+    `groups` has at most MAX_GROUPS entries. `other_groups` is the number of the others, with `other_clips` clips.
     `requestable` are the missing clips, by key, that the warmer may request now. `blocker` says why it may request
     none, and is empty if the provider can be asked.
     """
@@ -79,6 +96,8 @@ class MissingReport:
     needed: int
     cached: int
     groups: Sequence[MissingGroup]
+    other_groups: int
+    other_clips: int
     requestable: dict[str, ClipSpec]
     blocker: str
 
@@ -93,12 +112,7 @@ class MissingReport:
 
 
 def report_missing(needs: Needs, provider: ProviderStatus) -> MissingReport:
-    """Compare the needs with the rows of the clips. Makes one query."""
-    now = timezone.now()
-    rows = {
-        digest: (size, expires_at)
-        for digest, size, expires_at in Clip.objects.values_list("digest", "size", "expires_at")
-    }
+    """Compare the needs with the rows of the clips. Makes at most one query, for the names of patients."""
     voices = {audience.voice.pk: audience.voice for audience in needs.audiences}
     texts = {phrase.pk: phrase.text for phrase in needs.phrases}
     groups: dict[tuple[str, object], MissingGroup] = {}
@@ -106,11 +120,11 @@ def report_missing(needs: Needs, provider: ProviderStatus) -> MissingReport:
     blocker = _blocker(provider)
     cached = 0
     for key, spec in needs.specs.items():
-        voice = voices[spec.speech_settings.voice.id]
-        reason = _reason(voice, rows.get(key), now)
-        if reason is None:
+        if key in needs.cached:
             cached += 1
             continue
+        voice = voices[spec.speech_settings.voice.id]
+        reason = _reason(voice, needs.other_rows.get(key), needs.at)
         if reason in _REQUESTABLE and not blocker:
             requestable[key] = spec
         group = groups.setdefault((reason, voice.pk), MissingGroup(reason, voice))
@@ -118,15 +132,16 @@ def report_missing(needs: Needs, provider: ProviderStatus) -> MissingReport:
         text = texts[spec.phrase_id]
         if text not in group.texts and len(group.texts) < MAX_TEXTS:
             group.texts.append(text)
-    ordered = sorted(groups.values(), key=lambda group: (_ORDER.index(group.reason), group.voice.name, -group.clips))
-    return MissingReport(len(needs.specs), cached, ordered, requestable, blocker)
+    ordered = sorted(groups.values(), key=lambda group: (_ORDER.index(group.reason), -group.clips, group.voice.name))
+    shown, others = ordered[:MAX_GROUPS], ordered[MAX_GROUPS:]
+    prefetch_related_objects([group.voice for group in shown], "patient")
+    other_clips = sum(group.clips for group in others)
+    return MissingReport(len(needs.specs), cached, shown, len(others), other_clips, requestable, blocker)
 
 
-def _reason(voice: Voice, row: tuple[int, datetime] | None, now: datetime) -> str | None:
-    """Why the clip is missing. None if it is cached. `row` has the size and the expiry time of its row."""
+def _reason(voice: Voice, row: tuple[int, datetime] | None, now: datetime) -> str:
+    """Why the clip is missing. `row` has the size and the expiry time of its row, if it has one."""
     size, expires_at = row or (0, None)
-    if size and expires_at is not None and expires_at > now:
-        return None
     if expires_at is not None and now < expires_at <= now + LEASE_TIME:
         return IN_PROGRESS
     if expires_at is not None and expires_at > now + REFRESH_BEFORE_EXPIRY:

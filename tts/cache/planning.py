@@ -4,12 +4,14 @@
 """
 
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, NamedTuple
 
 from django.conf import settings
-from django.db.models import F, Prefetch, Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from tts.cache.phrase_cache import PhraseCache
@@ -50,23 +52,29 @@ class ClipSpec:
     patient_id: uuid.UUID | None = None
 
 
+class Listener(NamedTuple):
+    """A patient for whom a greeting is generated."""
+
+    patient_id: uuid.UUID
+    form_of_address: str
+    companion_name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """A patient, the voice of their next conversation, and the audio formats of their devices.
+    """The patients who need the same clips of common phrases, and whose greetings differ in the names only.
 
-    A patient is also an audience of the backup voice that was chosen for them, and of the successor of a voice that
-    will end in a few days. Neither holds for a patient who hears only their own voice.
+    They have one language, speech rate and audio format, and hear one voice: the voice of their next conversation, the
+    backup voice that was chosen for them, or the successor of a voice that will end in a few days. `language` has no
+    region: it is "de" for patients with "de-AT". Patients whose devices differ in format are in several audiences.
     """
 
-    patient: Patient
     voice: Voice
-    formats: tuple[str, ...]
-    lexicon: Lexicon = field(default_factory=Lexicon)
-
-    @property
-    def language(self) -> str:
-        """The language of the phrases for this patient, without region: "de" if the patient's language is "de-AT"."""
-        return languages.code_of(self.patient.language)
+    language: str
+    speech_rate: float
+    format: str
+    lexicon: Lexicon
+    listeners: Sequence[Listener]
 
 
 def create_phrase_cache() -> PhraseCache:
@@ -80,19 +88,49 @@ def active_patients() -> PatientQuerySet:
 
 
 def load_audiences(patients: QuerySet[Patient], defaults: DefaultVoices | None = None) -> list[Audience]:
-    """Load the voices, formats and lexicons of these patients with at most five queries, two of them for `defaults`.
+    """Load the voices, formats and lexicons of these patients with at most six queries, two of them for `defaults`.
 
-    A patient for whom the provider has no usable voice is left out.
+    A patient for whom the provider has no usable voice is left out. Reads columns instead of model instances, because
+    the coverage page does this for all patients while a person waits.
     """
     defaults = defaults or DefaultVoices()
-    audiences, book = [], LexiconBook()
-    with_voices = patients.select_related("voice__successor", "backup_voice__successor")
-    for patient in with_voices.prefetch_related(Prefetch("devices", Device.objects.bedside())).order_by("pk"):
-        formats = {device.format for device in patient.devices.all() if device.revoked_at is None and device.format}
-        lexicon = book.lexicon(languages.code_of(patient.language), patient)
+    voices, formats, book = _voices_of(patients), _formats_of(patients), LexiconBook()
+    alike: dict[tuple[Any, ...], list[Listener]] = defaultdict(list)  # with the same choices, rate and formats
+    columns = ("voice", "backup_voice", "backup_policy", "language", "speech_rate")
+    names = ("pk", "clinic", "preferred_name", "name", "companion_name")
+    for *choices, pk, clinic, preferred_name, name, companion in patients.order_by("pk").values_list(*columns, *names):
+        of_devices = formats.get(pk, DEVICE_FORMATS[:1])
+        alike[(*choices, of_devices, book.owners(pk, clinic))].append(Listener(pk, preferred_name or name, companion))
+    audiences: dict[tuple[Voice, str, float, str, tuple[uuid.UUID, ...]], list[Listener]] = defaultdict(list)
+    patient = Patient()  # one for all, because it is slow to create
+    for (voice, backup_voice, policy, language, speech_rate, of_devices, owners), listeners in alike.items():
+        patient.voice, patient.backup_voice = voices.get(voice), voices.get(backup_voice)
+        patient.backup_policy, patient.language = policy, language
         for needed in _voices_needed(patient, defaults):
-            audiences.append(Audience(patient, needed, tuple(sorted(formats)) or DEVICE_FORMATS[:1], lexicon))
-    return audiences
+            for audio_format in of_devices:
+                audiences[needed, languages.code_of(language), float(speech_rate), audio_format, owners] += listeners
+    return [
+        Audience(voice, language, rate, audio_format, book.lexicon_of(language, owners), listeners)
+        for (voice, language, rate, audio_format, owners), listeners in audiences.items()
+    ]
+
+
+def _voices_of(patients: QuerySet[Patient]) -> dict[uuid.UUID, Voice]:
+    """The voices and backup voices of these patients, without the long texts about them."""
+    chosen = Q(pk__in=patients.order_by().values("voice")) | Q(pk__in=patients.order_by().values("backup_voice"))
+    fields = ("provider_id", "name", "source", "state", "refusal", "revision", "ends_at", "patient")
+    needed = (*fields, "successor", *(f"successor__{field}" for field in fields))
+    return {voice.pk: voice for voice in Voice.objects.filter(chosen).select_related("successor").only(*needed)}
+
+
+def _formats_of(patients: QuerySet[Patient]) -> dict[uuid.UUID, tuple[str, ...]]:
+    """The audio formats of the devices of each of these patients, sorted. A patient without a device has no entry."""
+    devices = Device.objects.bedside().filter(patient__in=patients.order_by().values("pk"), revoked_at=None)
+    formats: dict[uuid.UUID, tuple[str, ...]] = {}
+    rows = devices.exclude(format="").order_by("format").values_list("patient", "format").distinct()
+    for patient, audio_format in rows:
+        formats[patient] = (*formats.get(patient, ()), audio_format)
+    return formats
 
 
 def _voices_needed(patient: Patient, defaults: DefaultVoices) -> list[Voice]:
@@ -110,28 +148,37 @@ def required_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], mod
 
     A text without a letter or digit is never spoken, so it has no clip.
     """
-    specs: dict[ClipSpec, str] = {}
+    specs: dict[str, list[ClipSpec]] = {kind: [] for kind in KIND_PRIORITY}
     for audience in audiences:
-        patient, voice = audience.patient, VoiceRef.from_voice(audience.voice)
-        spoken = [phrase for phrase in phrases if phrase.language == audience.language]
-        for audio_format in audience.formats:
-            speech_settings = SpeechSettings(voice, model, audience.language, float(patient.speech_rate), audio_format)
-            clips = ((clip_spec(phrase, speech_settings, patient, audience.lexicon), phrase.kind) for phrase in spoken)
-            specs.update((spec, kind) for spec, kind in clips if is_speakable(spec.text))
-    return sorted(specs, key=lambda spec: KIND_PRIORITY.index(specs[spec]))
+        sound = SpeechSettings(
+            VoiceRef.from_voice(audience.voice), model, audience.language, audience.speech_rate, audience.format
+        )
+        pronunciation = Pronunciation(audience.language, audience.lexicon)
+        for phrase in phrases:
+            if phrase.language != audience.language:
+                continue
+            if phrase.kind == Phrase.Kind.GREETING:
+                greetings = (greeting_spec(phrase, sound, one, pronunciation) for one in audience.listeners)
+                specs[phrase.kind] += greetings
+            else:
+                specs[phrase.kind].append(phrase_spec(phrase, sound, pronunciation))
+    wanted = dict.fromkeys(spec for kind in KIND_PRIORITY for spec in specs[kind])
+    return [spec for spec in wanted if is_speakable(spec.text)]
 
 
-def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient, lexicon: Lexicon) -> ClipSpec:
-    """Return the specification of this phrase's clip for this patient.
+def greeting_spec(
+    phrase: Phrase, speech_settings: SpeechSettings, listener: Listener, pronunciation: Pronunciation
+) -> ClipSpec:
+    """Return the specification of this greeting's clip for this patient. See also `phrase_spec`."""
+    greeting = render_greeting(phrase.text, listener.form_of_address, listener.companion_name)
+    return ClipSpec(speech_settings, pronunciation.plain(greeting), greeting, phrase.pk, listener.patient_id)
 
-    Only a greeting belongs to the patient. Another phrase is shared by all patients to whom it is said in the same way.
+
+def phrase_spec(phrase: Phrase, speech_settings: SpeechSettings, pronunciation: Pronunciation) -> ClipSpec:
+    """Return the specification of a clip that is no greeting. It is shared by all to whom it is said in the same way.
 
     No clip has audio tags: every model and every voice can speak its text.
     """
-    pronunciation = Pronunciation(speech_settings.language, lexicon)
-    if phrase.kind == Phrase.Kind.GREETING:
-        greeting = render_greeting(phrase.text, patient)
-        return ClipSpec(speech_settings, pronunciation.plain(greeting), greeting, phrase.pk, patient.pk)
     return ClipSpec(speech_settings, pronunciation.plain(phrase.text), phrase.text, phrase.pk)
 
 
@@ -154,8 +201,9 @@ def expected_specs(
         if phrase is None:
             yield clip, []
         elif clip.patient is not None:
-            lexicon = book.lexicon(clip.language, clip.patient)
-            yield clip, [clip_spec(phrase, speech_settings, clip.patient, lexicon)]
+            listener = Listener(clip.patient.pk, clip.patient.form_of_address, clip.patient.companion_name)
+            pronunciation = Pronunciation(clip.language, book.lexicon(clip.language, clip.patient))
+            yield clip, [greeting_spec(phrase, speech_settings, listener, pronunciation)]
         else:
             if (phrase.pk, clip.language) not in said:
                 said[phrase.pk, clip.language] = book.spoken_forms(phrase.text, clip.language)

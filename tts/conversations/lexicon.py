@@ -66,18 +66,22 @@ class LexiconBook:
 
     def lexicon(self, language: str, patient: Patient) -> Lexicon:
         """Return the lexicon for texts in this language to this patient, as `load_lexicon` does."""
-        return self._lexicon(language, patient.pk, patient.clinic_id)
+        return self.lexicon_of(language, self.owners(patient.pk, patient.clinic_id))
+
+    def owners(self, *ids: uuid.UUID | None) -> tuple[uuid.UUID, ...]:
+        """Return those of these patients and clinics that have entries."""
+        return tuple(owner for owner in ids if owner is not None and owner in self._entries)
+
+    def lexicon_of(self, language: str, owners: Iterable[uuid.UUID]) -> Lexicon:
+        """Return the entries of these owners, the most important first, and those of everybody."""
+        return _lexicon(*(self._layer(owner, language) for owner in (*owners, None)))
 
     def spoken_forms(self, text: str, language: str) -> set[str]:
         """Return everything that this text may be said as, depending on the patient and their clinic."""
         clinics = {owner for owner in self._entries if owner is not None and owner not in self._clinic_of}
-        lexicons = [self._lexicon(language, None, clinic) for clinic in (None, *clinics)]
-        lexicons += [self._lexicon(language, patient, clinic) for patient, clinic in self._clinic_of.items()]
+        owners = [(clinic,) for clinic in (None, *clinics)] + list(self._clinic_of.items())
+        lexicons = [self.lexicon_of(language, self.owners(*some)) for some in owners]
         return {Pronunciation(language, lexicon).plain(text) for lexicon in lexicons}
-
-    def _lexicon(self, language: str, patient_id: uuid.UUID | None, clinic_id: object) -> Lexicon:
-        owners = [owner for owner in (patient_id, clinic_id) if owner is not None]
-        return _lexicon(*(self._layer(owner, language) for owner in (*owners, None)))
 
     def _layer(self, owner: object, language: str) -> LexiconLayer:
         if (owner, language) not in self._layers:

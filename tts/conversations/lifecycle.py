@@ -30,6 +30,9 @@ PATIENT_VOICES = ("patient__voice__successor", "patient__backup_voice__successor
 """What `select_related` must load, so that the voices of a patient take no further query."""
 
 
+_PLACEHOLDER = re.compile(r"\{patient_name\}|\{ai_name\}")
+
+
 class UnknownConversation(VoicecareError):
     """The conversation does not exist, belongs to another patient, or has ended."""
 
@@ -240,7 +243,7 @@ def _build_context(conversation: Conversation, patient: Patient, defaults: Defau
         voice_source=conversation.voice_source,
         initiated_by=conversation.initiated,
         phrases=frozenset(normalise(phrase.text) for phrase in phrases if phrase.kind != Phrase.Kind.GREETING),
-        greeting=None if greeting is None else render_greeting(greeting, patient),
+        greeting=greeting and render_greeting(greeting, patient.form_of_address, patient.companion_name),
         hold_message=of_kind.get(Phrase.Kind.HOLD_MESSAGE),
         has_budget=patient.monthly_character_budget is not None or clinic is not None,
         budgeted_clinic_id=None if clinic is None else clinic.pk,
@@ -249,10 +252,10 @@ def _build_context(conversation: Conversation, patient: Patient, defaults: Defau
     )
 
 
-def render_greeting(template: str, patient: Patient) -> str:
+def render_greeting(template: str, patient_name: str, ai_name: str) -> str:
     """Replace `{patient_name}` and `{ai_name}` in the text of a greeting.
 
     This is not `str.format`, because a name may contain braces.
     """
-    names = {"{patient_name}": patient.form_of_address, "{ai_name}": patient.companion_name}
-    return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], template)
+    names = {"{patient_name}": patient_name, "{ai_name}": ai_name}
+    return _PLACEHOLDER.sub(lambda found: names[found[0]], template)

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.conftest import OTHER_VOICE, Member
-from tts.cache.coverage import Table, coverage_tables, languages_without_greeting
+from tts.cache import coverage, missing
+from tts.cache.coverage import Cached, LanguageCoverage, coverage_by_language, languages_without_greeting
 from tts.cache.missing import load_needs
 from tts.cache.planning import active_patients, create_phrase_cache, load_audiences, required_clips
 from tts.models import Clip, Phrase
@@ -66,79 +67,105 @@ def fill_cache() -> None:
     asyncio.run(put_all(required_clips(load_audiences(active_patients()), list(Phrase.objects.all()), MODEL)))
 
 
-def states(table: Table) -> dict[str, list[str]]:
-    return {phrase.text: [cell.state for cell in cells] for phrase, cells in table.rows}
+def states(rows: Iterable[tuple[object, Cached]]) -> dict[str, str]:
+    return {str(row): cached.state for row, cached in rows}
 
 
-def tables() -> list[Table]:
-    return coverage_tables(load_needs(create_phrase_cache()), DefaultVoices())
+def by_language() -> list[LanguageCoverage]:
+    return coverage_by_language(load_needs(create_phrase_cache()), DefaultVoices())
 
 
-def english() -> Table:
-    return tables()[1]
+def english() -> LanguageCoverage:
+    return by_language()[1]
 
 
-def test_each_language_has_a_table_with_its_patients_voices_and_the_default_voice(phrases):
-    german, table = tables()
-    assert [(german.language, german.is_spoken), (table.language, table.is_spoken)] == [("de", False), ("en", True)]
-    assert [voice.provider_id for voice in table.voices] == [Voice.objects.default().provider_id, OTHER_VOICE]
-    assert german.voices == [Voice.objects.default()]
-    assert states(german) == {"Ich verstehe.": ["unneeded"]}
+def test_each_language_has_the_voices_of_its_patients_and_the_default_voice(phrases):
+    german, found = by_language()
+    assert [(german.language, german.is_spoken), (found.language, found.is_spoken)] == [("de", False), ("en", True)]
+    assert [voice.provider_id for voice, _ in found.voices] == [Voice.objects.default().provider_id, OTHER_VOICE]
+    assert states(german.voices) == {str(Voice.objects.default()): "unneeded"}
+    assert states(german.phrases) == {"Ich verstehe.": "unneeded"}
 
 
 def test_a_needed_clip_counts_as_missing_until_it_is_cached(phrases):
-    assert set(map(tuple, states(english()).values())) == {("none", "none")}
+    assert set(states(english().voices).values()) | set(states(english().phrases).values()) == {"none"}
     fill_cache()
-    assert set(map(tuple, states(english()).values())) == {("full", "full")}
+    assert set(states(english().voices).values()) | set(states(english().phrases).values()) == {"full"}
+    assert (english().total.needed, english().total.missing) == (6, 0)
 
 
 def test_a_greeting_is_needed_per_patient_and_a_phrase_per_format(phrases, alice: Member, bob: Member, member):
     fill_cache()
     member("Carol")
     type(bob.device).objects.filter(pk=bob.device.pk).update(format="pcm_16000")
-    cells = {phrase.text: cells[0] for phrase, cells in english().rows}
-    greeting, seen = cells["Hello {patient_name}, this is {ai_name}."], cells["I see."]
-    assert (greeting.needed, greeting.cached, greeting.state) == (2, 0, "none")
-    assert (seen.needed, seen.cached, seen.state) == (2, 1, "part")
+    found = english()
+    assert {phrase.text: (row.needed, row.cached, row.state) for phrase, row in found.phrases} == {
+        "Hello {patient_name}, this is {ai_name}.": (3, 1, "part"),
+        "One moment, please.": (3, 2, "part"),
+        "I see.": (3, 2, "part"),
+    }
+    assert [(row.needed, row.cached) for _, row in found.voices] == [(6, 2), (3, 3)]
 
 
 def test_an_expired_clip_counts_as_missing_and_keeps_its_saved_characters(phrases):
     fill_cache()
     Clip.objects.update(hits=3, expires_at=timezone.now() - timedelta(minutes=1))
-    table = english()
-    assert set(map(tuple, states(table).values())) == {("none", "none")}
-    assert [cell.hits for _, cells in table.rows for cell in cells] == [3] * 6
+    found = english()
+    assert set(states(found.voices).values()) == {"none"}
+    assert [row.hits for _, row in found.phrases] == [6] * 3
+    assert found.total.expires_at is None
 
 
-def test_a_cell_shows_the_earliest_creation_and_expiry(phrases, member: Callable[..., Member]):
+def test_a_row_shows_the_earliest_expiry(phrases, member: Callable[..., Member]):
     member("Carol")
     fill_cache()
     now = timezone.now()
     greetings = Clip.objects.filter(patient__isnull=False, voice=Voice.objects.default())
     for days, clip in enumerate(greetings, start=1):
-        Clip.objects.filter(pk=clip.pk).update(
-            created_at=now - timedelta(days=days), expires_at=now + timedelta(days=days)
-        )
-    cell = next(cells[0] for phrase, cells in english().rows if phrase.kind == "greeting")
-    assert (cell.created_at, cell.expires_at) == (now - timedelta(days=2), now + timedelta(days=1))
+        Clip.objects.filter(pk=clip.pk).update(expires_at=now + timedelta(days=days))
+    found = english()
+    assert found.voices[0][1].expires_at == found.total.expires_at == now + timedelta(days=1)
+    (greeting,) = [row for phrase, row in found.phrases if phrase.kind == "greeting"]
+    assert greeting.expires_at == now + timedelta(days=1)
 
 
 def test_hits_and_saved_characters_are_the_sums_of_the_rows(phrases):
     fill_cache()
     for number, clip in enumerate(Clip.objects.order_by("pk")):
         Clip.objects.filter(pk=clip.pk).update(hits=number)
-    table = english()
-    by_voice = Clip.objects.values("voice").annotate(all_hits=Sum("hits"), all_saved=Sum(F("hits") * F("characters")))
-    expected = {row["voice"]: (row["all_hits"], row["all_saved"]) for row in by_voice}
-    totals = zip(table.voices, table.totals, strict=True)
-    assert {voice.pk: (total.hits, total.saved) for voice, total in totals} == expected
-    assert [total.cached for total in table.totals] == [3, 3]
+    found = english()
+    saved = {"played": Sum("hits"), "saved": Sum(F("hits") * F("characters"))}
+    expected = {voice: figures for voice, *figures in Clip.objects.order_by().values_list("voice").annotate(**saved)}
+    assert {voice.pk: [row.hits, row.saved] for voice, row in found.voices} == expected
+    assert (
+        sum(row.saved for _, row in found.phrases) == found.total.saved == sum(saved for _, saved in expected.values())
+    )
+    assert [row.cached for _, row in found.voices] == [3, 3]
 
 
 def test_a_clip_of_an_earlier_voice_revision_counts_as_missing(phrases):
     fill_cache()
     Voice.objects.filter(provider_id=OTHER_VOICE).update(revision=2)
-    assert set(map(tuple, states(english()).values())) == {("full", "none")}
+    assert list(states(english().voices).values()) == ["full", "none"]
+
+
+def test_the_voices_with_most_missing_clips_follow_the_default_voice_and_the_rest_is_summed(
+    phrases, member: Callable[..., Member], monkeypatch, admin
+):
+    fill_cache()
+    for number in range(4):
+        voice = Voice.objects.create(name=f"Voice {number}", provider_id=f"voice-{number}")
+        member(f"Patient {number}", voice=voice.provider_id)
+    member("Patient 4", voice="voice-2", speech_rate="0.9")
+    monkeypatch.setattr(coverage, "MAX_VOICES", 3)
+    monkeypatch.setattr(missing, "MAX_GROUPS", 1)
+    found = english()
+    assert [voice.provider_id for voice, _ in found.voices][1:] == ["voice-2", "voice-0"]
+    assert (found.other_voices, found.others.needed, found.others.cached) == (3, 9, 3)
+    assert found.total.needed == 21
+    page = " ".join(re.sub(r"<[^>]+>", " ", admin.get(PAGE).content.decode()).split())
+    assert "3 other voices 3 of 9 cached" in page
+    assert "Other reasons and voices 3 more rows 9" in page
 
 
 # Languages without a greeting
@@ -190,13 +217,14 @@ def test_the_phrase_list_links_to_the_coverage_page(phrases, admin):
     Clip.objects.filter(characters=len("I see.")).update(hits=2)
     assert f'href="{PAGE}"' in admin.get("/admin/tts/phrase/").content.decode()
     page = admin.get(PAGE).content.decode()
-    assert re.findall(r'<caption id="coverage-..">([^<]+)<', page)[0] == "Phrases in English by voice"
     page = page.partition('class="coverage"')[2]  # the page also contains tables of Django
-    assert page.count('scope="col"') == 2 + 3
-    assert page.count('scope="row"') == 4 + 2
-    assert "2 hits, 12 characters saved" in page
-    assert "expires in 6" in page
-    assert "not needed" in page
+    captions = re.findall(r"<caption[^>]*>([^<]+)<", page)
+    assert captions == ["Voices in English", "Phrases in English", "Voices in German", "Phrases in German"]
+    assert page.count('scope="col"') == 4 * 5
+    assert page.count('scope="row"') == (2 + 1 + 3) + (1 + 1 + 1)
+    words = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "I see. 2 of 2 cached in 6 days, 23 hours 4 24" in words
+    assert "not needed" in words
 
 
 def test_markup_in_a_voice_name_is_escaped(phrases, admin):

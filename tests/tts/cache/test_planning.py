@@ -9,9 +9,10 @@ from django.utils import timezone
 
 from tests.conftest import OTHER_VOICE, Member
 from tts.cache import planning
-from tts.cache.planning import Audience, required_clips
+from tts.cache.planning import Audience, Listener, required_clips
 from tts.conversations.lifecycle import resolve_voice
 from tts.models import Phrase
+from tts.text.lexicon import Lexicon
 from voicecare.patients.models import Device, Patient, Voice
 
 MODEL = "eleven_flash_v2_5"
@@ -23,12 +24,9 @@ GERMAN = Phrase(pk=4, kind="common", language="de", text="Ich verstehe.")
 PHRASES = [COMMON, GERMAN, HOLDING, GREETING]
 
 
-def audience(
-    name: str = "Alice", *formats: str, voice: Voice = RACHEL, language: str = "en", rate: object = "1.0"
-) -> Audience:
-    patient = Patient(pk=uuid.uuid5(uuid.NAMESPACE_OID, name), name=name, companion_name="Clara", language=language)
-    patient.speech_rate = rate
-    return Audience(patient, voice, formats or ("mp3_44100_128",))
+def audience(*names: str, voice: Voice = RACHEL, language: str = "en", rate: float = 1.0) -> Audience:
+    listeners = [Listener(uuid.uuid5(uuid.NAMESPACE_OID, name), name, "Clara") for name in names or ("Alice",)]
+    return Audience(voice, language, rate, "mp3_44100_128", Lexicon(), listeners)
 
 
 def texts(*audiences: Audience) -> list[str]:
@@ -39,15 +37,14 @@ def test_a_patient_needs_greeting_hold_message_and_common_phrases_in_this_order(
     assert texts(audience("Alice")) == ["Hello Alice, this is Clara.", "One moment, please.", "I see."]
 
 
-@pytest.mark.parametrize("language", ["de", "de-AT", "DE"])
-def test_only_phrases_of_the_patients_language_are_needed(language: str):
-    assert texts(audience(language=language)) == ["Ich verstehe."]
+def test_only_phrases_of_the_language_are_needed():
+    assert texts(audience(language="de")) == ["Ich verstehe."]
 
 
 def test_a_text_without_letter_or_digit_needs_no_clip():
     signs = [Phrase(pk=5, kind="common", language="en", text="***"), Phrase(pk=6, kind="holding", text="... 🙂")]
     name = Phrase(pk=7, kind="greeting", language="en", text="{patient_name}!")
-    specs = required_clips([audience("Alice"), audience("🙂")], [*signs, name], MODEL)
+    specs = required_clips([audience("Alice", "🙂")], [*signs, name], MODEL)
     assert [spec.text for spec in specs] == ["Alice!"]
 
 
@@ -56,7 +53,7 @@ def test_without_phrases_no_clips_are_needed():
 
 
 def test_two_patients_share_phrases_but_not_greetings():
-    assert texts(audience("Alice"), audience("Bob")) == [
+    assert texts(audience("Alice", "Bob")) == [
         "Hello Alice, this is Clara.",
         "Hello Bob, this is Clara.",
         "One moment, please.",
@@ -69,7 +66,7 @@ def test_two_patients_share_phrases_but_not_greetings():
     [
         {"voice": Voice(provider_id="rachel", name="Rachel", revision=2)},
         {"voice": Voice(provider_id="sarah", name="Sarah")},
-        {"rate": "0.9"},
+        {"rate": 0.9},
     ],
     ids=["revision", "voice", "rate"],
 )
@@ -77,15 +74,14 @@ def test_each_difference_in_audio_needs_its_own_clip(other: dict[str, object]):
     assert texts(audience("Alice"), audience("Bob", **other)).count("I see.") == 2
 
 
-def test_clips_are_needed_in_each_device_format():
-    specs = required_clips([audience("Alice", "pcm_16000", "ulaw_8000")], [COMMON], MODEL)
-    assert [spec.speech_settings.format for spec in specs] == ["pcm_16000", "ulaw_8000"]
-
-
 def test_only_the_spec_of_a_greeting_has_a_patient():
     alice = audience("Alice")
     owners = {spec.text: spec.patient_id for spec in required_clips([alice], PHRASES, MODEL)}
-    assert owners == {"Hello Alice, this is Clara.": alice.patient.pk, "One moment, please.": None, "I see.": None}
+    assert owners == {
+        "Hello Alice, this is Clara.": alice.listeners[0].patient_id,
+        "One moment, please.": None,
+        "I see.": None,
+    }
 
 
 # From the database
@@ -98,7 +94,7 @@ def test_the_voice_is_that_of_the_next_conversation(voice: str | None, state: st
     Voice.objects.filter(provider_id=OTHER_VOICE).update(state=state)
     patient.refresh_from_db()
     (found,) = planning.load_audiences(planning.active_patients())
-    assert (found.patient, found.voice) == (patient, resolve_voice(patient)[0])
+    assert (found.listeners[0].patient_id, found.voice) == (patient.pk, resolve_voice(patient)[0])
 
 
 @pytest.mark.parametrize(("days", "names"), [(2, ["Old", "New"]), (4, ["Old"]), (None, ["Old"])])
@@ -138,12 +134,34 @@ def test_a_patient_without_any_voice_is_no_audience(bob: Member):
     assert planning.load_audiences(planning.active_patients()) == []
 
 
-def test_the_formats_of_revoked_devices_are_left_out(alice: Member):
-    assert planning.load_audiences(planning.active_patients())[0].formats == ("mp3_44100_128",)
-    Device.objects.filter(pk=alice.device.pk).update(format="pcm_16000")
-    revoked, _ = Device.objects.issue(alice.patient, "old")
-    Device.objects.filter(pk=revoked.pk).update(format="ulaw_8000", revoked_at="2026-01-01T00:00Z")
-    assert planning.load_audiences(planning.active_patients())[0].formats == ("pcm_16000",)
+def formats() -> list[str]:
+    return [audience.format for audience in planning.load_audiences(planning.active_patients())]
+
+
+def test_clips_are_needed_in_each_format_of_the_devices_in_use(alice: Member):
+    assert formats() == ["mp3_44100_128"]
+    Device.objects.filter(pk=alice.device.pk).update(format="ulaw_8000")
+    for name, format_, revoked_at in (
+        ("second", "pcm_16000", None),
+        ("same", "pcm_16000", None),
+        ("old", "pcm_24000", "2026-01-01T00:00Z"),
+    ):
+        device, _ = Device.objects.issue(alice.patient, name)
+        Device.objects.filter(pk=device.pk).update(format=format_, revoked_at=revoked_at)
+    assert formats() == ["pcm_16000", "ulaw_8000"]
+
+
+@pytest.mark.parametrize("language", ["de", "de-AT", "DE"])
+def test_patients_who_need_the_same_sound_are_one_audience(language: str, member: Callable[..., Member]):
+    first = member("Alice Archer", language=language).patient
+    second = member("Bob Baker", language="de").patient
+    Patient.objects.filter(pk=second.pk).update(preferred_name="Bob", companion_name="Max")
+    member("Carol", language="de", speech_rate="0.9")
+    together, alone = sorted(
+        planning.load_audiences(planning.active_patients()), key=lambda found: -len(found.listeners)
+    )
+    assert (together.language, together.speech_rate, alone.speech_rate) == ("de", 1.0, 0.9)
+    assert set(together.listeners) == {(first.pk, "Alice Archer", first.companion_name), (second.pk, "Bob", "Max")}
 
 
 @pytest.mark.parametrize("gone", ["archived_at", "erased_at"])
@@ -155,5 +173,6 @@ def test_archived_and_erased_patients_are_not_active(gone: str, alice: Member):
 def test_many_patients_take_as_many_queries_as_one(member: Callable[..., Member], django_assert_num_queries):
     for number in range(5):
         member(f"Patient {number}", voice=OTHER_VOICE)
-    with django_assert_num_queries(4):
-        assert len(planning.load_audiences(planning.active_patients())) == 5
+    with django_assert_num_queries(5):
+        (found,) = planning.load_audiences(planning.active_patients())
+    assert len(found.listeners) == 5

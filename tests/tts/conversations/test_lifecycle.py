@@ -182,7 +182,7 @@ def test_a_language_without_a_greeting_has_none(phrases: None, bob: Member, lang
     ],
 )
 def test_names_are_inserted_unchanged(template: str, name: str, companion: str, greeting: str):
-    assert render_greeting(template, Patient(name=name, companion_name=companion)) == greeting
+    assert render_greeting(template, name, companion) == greeting
 
 
 # Resuming
