@@ -17,6 +17,7 @@ from tests.conftest import Member
 from tests.server import ServerProcess
 from voicecare.audit.models import AuditEntry
 from voicecare.urls import api
+from voicecare.webhooks.models import WebhookEndpoint
 
 PASSWORD = "correct horse battery"
 WRITING = ("POST", "PUT", "PATCH", "DELETE")
@@ -59,6 +60,13 @@ def failed_clone(member: Member) -> CloneJob:
         error_code="rejected",
         ended_at=timezone.now(),
     )
+
+
+def endpoint() -> dict[str, object]:
+    created = WebhookEndpoint(url="https://records.example.org/hooks")
+    created.new_secret()
+    created.save()
+    return {"id": created.pk}
 
 
 def log_in(member: Member, boss: Clinician) -> tuple[dict[str, object], dict[str, Any], str]:
@@ -107,6 +115,10 @@ EXAMPLES: dict[tuple[str, str], Example] = {
         {},
         "retry",
     ),
+    ("webhooks/", "POST"): lambda member, boss: ({}, {"json": {"url": "https://records.example.org/hooks"}}, "add"),
+    ("webhooks/<uuid:id>/", "PATCH"): lambda member, boss: (endpoint(), {"json": {"enabled": False}}, "change"),
+    ("webhooks/<uuid:id>/", "DELETE"): lambda member, boss: (endpoint(), {}, "delete"),
+    ("webhooks/<uuid:id>/rotate/", "POST"): lambda member, boss: (endpoint(), {}, "renew_secret"),
 }
 
 
@@ -127,7 +139,7 @@ def test_a_call_that_writes_leaves_one_entry(route: str, method: str, server: Se
     assert (entry.action, entry.source, entry.address) == (action, "rest", "127.0.0.1")
     assert entry.user_name == ("carol" if action == "log_in" else "boss")
     if ids:
-        assert entry.patient_id == alice.patient.pk
+        assert entry.patient_id == (None if route.startswith("webhooks/") else alice.patient.pk)
         assert entry.object_id
 
 
