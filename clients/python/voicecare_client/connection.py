@@ -41,7 +41,8 @@ class Connection:
         self._token = token
         self._timeout_s = timeout_s
         self._handshake_timeout_s = handshake_timeout_s
-        self._tls = tls
+        # Without one, `wss` takes the authorities of the system.
+        self._tls: dict[str, Any] = {} if tls is None else {"ssl": tls}
 
     async def __aenter__(self) -> Self:
         """Connect. Raises ServerUnreachable or HandshakeRefused."""
@@ -56,7 +57,7 @@ class Connection:
                 max_queue=MAX_QUEUED_FRAMES,
                 open_timeout=self._handshake_timeout_s,
                 ping_interval=None,
-                ssl=self._tls,
+                **self._tls,
             )
         except websockets.InvalidStatus as refused:
             raise _refusal(refused.response.status_code, refused.response.body) from refused
