@@ -141,7 +141,7 @@ def test_another_voice_is_chosen_by_ear(session: BrowserSession, alice: Member):
     expect(page.locator(".messagelist")).to_contain_text("The voices are saved.")
     expect(page.locator("#voices")).to_contain_text(stock.name)
     assert Patient.objects.get(pk=alice.patient.pk).voice == stock
-    assert actions() == ["change"]
+    assert actions() == ["play_preview", "change"]
 
 
 def test_a_refusal_is_said_in_words(session: BrowserSession, alice: Member):

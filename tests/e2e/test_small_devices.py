@@ -224,7 +224,8 @@ async def test_a_delivery_that_is_acknowledged_too_early_is_repeated_once(
 async def test_an_ack_after_playback_and_one_of_a_device_that_knows_no_playback_count(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, plays: bool
 ) -> None:
-    async with SmallDevice(server.ws, alice.token, None, BUFFER_MS if plays else None) as device:
+    kind = partial(SmallDevice, audio_format=None) if plays else Device
+    async with kind(server.ws, alice.token) as device:
         await device.start(greeting=False)
         speech_id = await submit(alice, "This message takes a few seconds to be heard.")
         await device.wait_for_frame("speech.finished", id=speech_id)
