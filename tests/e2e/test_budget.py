@@ -211,10 +211,11 @@ async def test_a_text_that_is_being_written_is_spoken_as_far_as_it_fits(
 
 
 async def test_the_greeting_counts_against_the_budget(
-    server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
+    server: ServerProcess, sandbox: SandboxProcess, member: Callable[..., Member], phrases: None
 ) -> None:
-    await in_database(budget, alice, 5)
-    async with Device(server.ws, alice.token) as device:
+    greta = await in_database(member, "Greta")  # whom no other test has greeted, so the server has no clip
+    await in_database(budget, greta, 5)
+    async with Device(server.ws, greta.token) as device:
         await device.start()
         greeting = await device.wait_for("greeting")
     assert (greeting.terminal["type"], greeting.terminal["code"]) == ("speech.failed", "over_budget")

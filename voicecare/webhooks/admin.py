@@ -197,7 +197,7 @@ class WebhookEndpointAdmin(admin.ModelAdmin):
         return timestamp(endpoint.created_at)
 
 
-class AttemptInline(admin.TabularInline):
+class AttemptInline(admin.StackedInline):
     model = WebhookAttempt
     fields = ("number", "started", "duration", "status_code", "problem", "excerpt")
     readonly_fields = fields
