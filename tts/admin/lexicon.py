@@ -1,13 +1,16 @@
 """The admin of the lexicon: how words and names are said."""
 
+from base64 import b64encode
 from typing import Any, cast
 
+from csp.decorators import csp_update
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_POST
 from rest_framework.exceptions import APIException
@@ -139,11 +142,14 @@ class LexiconEntryAdmin(admin.ModelAdmin):
         return fields if request.user.has_perm(CHANGE_CLINIC) else [name for name in fields if name != "clinic"]
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(require_POST(self.listen))
+        view = self.admin_site.admin_view(csp_update({"media-src": ["data:"]})(require_POST(self.listen)))
         return [path("listen/", view, name="tts_lexiconentry_listen"), *super().get_urls()]
 
     def listen(self, request: HttpRequest) -> HttpResponse:
-        """Return the audio of the written form, as the form on the page would have it said. Saves nothing."""
+        """Return a page that plays the written form, as the form on the page would have it said. Saves no entry.
+
+        The page contains the audio: a browser would request audio alone again, with GET.
+        """
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
         number = request.GET.get("entry", "")
@@ -161,7 +167,9 @@ class LexiconEntryAdmin(admin.ModelAdmin):
         except APIException as error:
             return HttpResponse(str(error.detail), status=error.status_code, content_type="text/plain; charset=utf-8")
         record(request, Action.SPEAK, entry.patient or LexiconEntry)
-        return HttpResponse(audio, content_type=FORMATS[DEVICE_FORMATS[0]].mime)
+        sound = f"data:{FORMATS[DEVICE_FORMATS[0]].mime};base64,{b64encode(audio).decode()}"
+        page = {**self.admin_site.each_context(request), "title": "Listen", "written": entry.written, "sound": sound}
+        return TemplateResponse(request, "admin/tts/lexiconentry/listen.html", page)
 
     def save_model(self, request: HttpRequest, obj: LexiconEntry, form: forms.ModelForm, change: bool) -> None:
         super().save_model(request, obj, form, change)
