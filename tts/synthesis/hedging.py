@@ -37,6 +37,7 @@ class HedgePolicy:
         self._share = share
         self._allowance = 0.0  # characters
         self._answers: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED_ANSWERS))
+        self._delays_s: dict[str, float] = {}  # by model; computed after an answer, so that no patient waits for it
 
     def on_requested(self, characters: int) -> None:
         """Note a first request."""
@@ -44,7 +45,10 @@ class HedgePolicy:
 
     def on_answered(self, model: str, seconds: float) -> None:
         """Note the time from a request to its first audio."""
-        self._answers[model].append(seconds)
+        answers = self._answers[model]
+        answers.append(seconds)
+        if self._share and len(answers) >= MIN_ANSWERS:
+            self._delays_s[model] = max(USUAL_FACTOR * median(answers), MIN_DELAY_S)
 
     def delay_s(self, model: str) -> float | None:
         """Return how long to wait for the first audio before a second request, or None if there should be none.
@@ -52,10 +56,7 @@ class HedgePolicy:
         It is a multiple of the median of the latest answers. A high percentile would not do: if eight of a hundred
         answers take two seconds, so would the wait.
         """
-        answers = self._answers[model]
-        if not self._share or len(answers) < MIN_ANSWERS:
-            return None
-        return max(USUAL_FACTOR * median(answers), MIN_DELAY_S)
+        return self._delays_s.get(model)
 
     def take(self, characters: int) -> bool:
         """Take the characters of a second request from the allowance. Returns False if it has fewer."""

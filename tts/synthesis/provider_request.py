@@ -20,8 +20,7 @@ from voicecare.providers.errors import ProviderError
 class ProviderRequest:
     """A request that is sent when the block of `open` is entered. `relay` must be called in the same task.
 
-    `source` and `voice` describe its audio to the listener. `flight` gets the audio, too. `first_byte_s` is the time
-    limit for the first byte, in seconds. `on_error` is called before an error is raised.
+    `source` and `voice` describe its audio to the listener. `flight` gets the audio, too.
     """
 
     speech: Speech
@@ -41,7 +40,11 @@ class ProviderRequest:
         first_byte_s: float,
         on_error: Callable[[ProviderError], None] | None = None,
     ) -> AsyncIterator[AudioStream]:
-        """Send the request, and count its characters when its response begins. Raises ProviderError and SlotTimeout."""
+        """Send the request, and count its characters when its response begins.
+
+        `first_byte_s` is the time limit for the first byte, in seconds. Raises ProviderError, after a call of
+        `on_error`, and SlotTimeout.
+        """
         async with self.dependencies.gateway.stream(
             self.request,
             self.attempt,
@@ -58,7 +61,6 @@ class ProviderRequest:
         """Send the audio to the listener and to the flight. `first_chunk` was read before. Raises ProviderError."""
         is_first = not self.speech.progress.bytes_sent
         self.attempt.first_byte_ms = audio.elapsed_ms()
-        self.dependencies.hedging.on_answered(self.attempt.model, self.attempt.first_byte_ms / 1000)
         try:
             chunk = first_chunk
             while chunk:
@@ -67,5 +69,6 @@ class ProviderRequest:
                     self.flight.add(chunk)
                 chunk = await anext(audio, b"")
         finally:
+            self.dependencies.hedging.on_answered(self.attempt.model, self.attempt.first_byte_ms / 1000)
             if is_first:
                 self.attempt.first_chunk_ms = self.speech.progress.response_ms

@@ -41,7 +41,8 @@ _MESSAGES = {
     ),
     Kind.PROVIDER_DOWN: IncidentMessage(
         "The speech provider does not answer, or answers with server errors.",
-        "Cached phrases still play. Everything else is spoken in the offline voice.",
+        "Cached phrases still play. While it does not answer, everything else is spoken in the offline voice. After "
+        "repeated outages, the incident stays open until the provider has answered for five minutes.",
         "Check the provider's status page and this server's internet connection. Recovery is detected automatically.",
         "The speech provider answers again. Companions speak in their own voices.",
     ),
