@@ -1,11 +1,12 @@
 """An administrator creates an API token for a service, copies it and revokes it."""
 
+import time
 from collections.abc import Callable
 
 import pytest
 import requests
 from django.contrib.auth.models import User
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import BrowserSession
 from tests.roles import role
@@ -19,10 +20,17 @@ def rest_status(server: ServerProcess, token: str) -> int:
     return requests.get(f"{server.url}/api/v1/patients/", headers=headers, timeout=30).status_code
 
 
+def load_late(route: Route) -> None:
+    """Delays the script, as a slow network does. A click before it runs would do nothing."""
+    time.sleep(1)
+    route.continue_()
+
+
 def test_a_token_is_created_copied_and_revoked(log_in: Callable[..., BrowserSession]):
     User.objects.create_user("ward-screens").groups.add(role("Auditor"))
     boss = log_in()
     boss.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    boss.context.route("**/copy*.js", load_late)
     page = boss.open("/admin/accounts/apitoken/add/")
     page.get_by_label("Name:").fill("Ward screens")
     page.get_by_label("Owner:").select_option("ward-screens")

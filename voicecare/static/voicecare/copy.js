@@ -1,5 +1,6 @@
-/* Lets each button with `data-copy` copy the text of the element with this id. Reloading the page opens `data-address`
-   instead, because it would send the form again. */
+/* Shows each button with `data-copy` and lets it copy the text of the element with this id. Until then a click would do
+   nothing, so the page hides the button. Reloading the page opens `data-address` instead, because it would send the form
+   again. */
 "use strict";
 {
     const state = document.querySelector("[data-copy-state]");
@@ -29,6 +30,7 @@
                 button.textContent = "Press Ctrl+C";
             }
         });
+        button.hidden = false;
     }
     history.replaceState(null, "", document.querySelector("[data-address]").dataset.address);
 }
