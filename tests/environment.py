@@ -17,6 +17,8 @@ atexit.register(shutil.rmtree, folder, ignore_errors=True)
 os.environ["VOICECARE_DATA_DIR"] = folder
 for key in ("ELEVENLABS_API_KEY", "ELEVENLABS_API_KEY_FILE"):  # a test never calls the real provider
     os.environ.pop(key, None)
+for key in ("HOST", "PORT", "SANDBOX_PORT", "PUBLIC_URL"):  # those of `make run`, which make exports
+    os.environ.pop(key, None)
 os.environ["HEDGE_SHARE"] = "0"  # tests count requests, and a busy machine answers late
 os.environ["DEFAULT_VOICE_ID"] = "21m00Tcm4TlvDq8ikWAM"  # a stock voice of the sandbox; some tests unset it
 
