@@ -180,12 +180,14 @@ class ConnectionRegistry:
                 connection.notify_expired(keys, expired)
 
     async def _dispatch_due(self) -> None:
-        """Wake the connections that have waiting deliveries or pending writes. Takes one query."""
-        devices = [connection.device_id for connection in self.connections]
-        hold_live = self._quota.hold_remaining_s(time.monotonic()) > 0
-        due = await run_in_db_thread(
-            store.devices_with_work, devices, quota_exhausted=self._quota.is_exhausted, hold_live=hold_live
-        )
+        """Wake the connections that have waiting deliveries or pending writes. Takes two queries at most."""
+        waiting = {
+            "quota_exhausted": self._quota.is_exhausted,
+            "hold_live": self._quota.hold_remaining_s(time.monotonic()) > 0,
+        }
+        patients = await run_in_db_thread(store.patients_with_work, **waiting)
+        devices = [connection.device_id for connection in self.connections if connection.patient_id in patients]
+        due = await run_in_db_thread(store.devices_with_work, devices, **waiting) if devices else set()
         for connection in self.connections:
             if connection.device_id in due or connection.outbox.has_pending_writes:
                 connection.wake()

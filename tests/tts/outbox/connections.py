@@ -45,9 +45,12 @@ class DeviceConnection:
         )
 
     def due(self, *, quota_exhausted: bool = False, hold_live: bool = False) -> bool:
-        return self.device in store.devices_with_work(
-            [self.device], quota_exhausted=quota_exhausted, hold_live=hold_live
-        )
+        """Whether the registry would wake the connection: it asks first for which patients something waits."""
+        waiting = {"quota_exhausted": quota_exhausted, "hold_live": hold_live}
+        is_due = self.device in store.devices_with_work([self.device], **waiting)
+        patient = Device.objects.values_list("patient", flat=True).get(pk=self.device)
+        assert not is_due or patient in store.patients_with_work(**waiting)
+        return is_due
 
     def finish(self, claim: Claim, **changes: object) -> bool:
         return store.finish(claim, **{**FINISHED, "conversation_id": self.conversation, **changes})

@@ -673,6 +673,7 @@ def test_many_devices_need_few_statements(member: Callable[..., Member]):
         submit(patient)
     devices = [socket.device for socket in sockets]
     assert statements(lambda: store.devices_with_work(devices, quota_exhausted=True, hold_live=True)) == 1
+    assert statements(lambda: store.patients_with_work(quota_exhausted=True, hold_live=True)) == 1
     assert statements(lambda: leases.renew({socket.owner: socket.device for socket in sockets})) == 2
     assert statements(sockets[0].claim) == 3
     assert (
@@ -694,6 +695,7 @@ def test_the_index_is_used(member: Callable[..., Member]):
         cursor.execute("ANALYZE")
     devices = [socket.device for socket in sockets]
     functions: dict[str, Callable[[], object]] = {
+        "waiting": lambda: store.patients_with_work(quota_exhausted=False, hold_live=False),
         "due": lambda: store.devices_with_work(devices, quota_exhausted=False, hold_live=False),
         "claim": sockets[0].claim,
         "renew": lambda: leases.renew({socket.owner: socket.device for socket in sockets}),
