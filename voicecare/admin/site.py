@@ -25,6 +25,7 @@ from voicecare.accounts import oidc
 from voicecare.admin import oidc_pages, password_reset
 from voicecare.admin.audited import audited
 from voicecare.admin.login import AdminLoginForm
+from voicecare.admin.speech_models import models_page
 from voicecare.admin.two_factor import is_verified, must_set_up, two_factor_page
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
@@ -63,6 +64,7 @@ class VoicecareAdminSite(AdminSite):
             *oidc_pages.urls(self.each_context),
             *password_reset.urls(self.each_context),
             path("health/", self.admin_view(self.system_health), name="system-health"),
+            path("speech-models/", self.admin_view(self.speech_models), name="speech-models"),
             path("live/", self.admin_view(self.live), name="live"),
             path("statements/<int:year>-<int:month>/", self.admin_view(self.statement), name="statement"),
             path(
@@ -157,6 +159,9 @@ class VoicecareAdminSite(AdminSite):
             "settings": configuration.masked_settings(),
         }
         return TemplateResponse(request, "admin/health.html", {**self.each_context(request), **context})
+
+    def speech_models(self, request: HttpRequest) -> HttpResponse:
+        return models_page(request, self.each_context)
 
     def statement(self, request: HttpRequest, year: int, month: int) -> HttpResponse:
         """Returns the page with the usage and the cost of a month, by patient and by voice."""

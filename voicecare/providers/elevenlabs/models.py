@@ -149,6 +149,11 @@ class ModelCatalogue:
         self._refused_contexts: set[str] = set()
         self._listed: Mapping[str, Model] = {}
 
+    @property
+    def listed_ids(self) -> list[str]:
+        """The ids of all models of the account, sorted, as the provider's list names them. Empty without a list."""
+        return sorted(self._listed)
+
     def get(self, model_id: str) -> Capabilities:
         """Returns what this model can do."""
         found = self._models.get(model_id)
