@@ -54,6 +54,8 @@ async def test_the_patient_hears_the_second_request_when_the_first_one_is_late(
     accounts = await wait_for_attempts(conversation, ("live", "unknown"), ("hedge", "completed"))
     assert accounts.ledger == sandbox.account()["characters"]
     assert speech.terminal["characters"] == len(TEXT)
+    # The dashboard counts the second requests that came first by this time.
+    assert [event.first_chunk_ms is None for event in accounts.events if event.kind == "hedge"] == [False]
 
 
 async def test_both_requests_count_if_the_provider_bills_both(

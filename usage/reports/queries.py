@@ -37,10 +37,12 @@ PLAYED_KINDS = (*LIVE_KINDS, Kind.BACKUP, *SAVED_KINDS)
 DAY_CACHE_S, MONTH_CACHE_S = 600, 3600
 DAY = timedelta(days=1)
 
-Sums = Mapping[str | int | None, int]
-"""The sums of one day or month, by the names in `_SUM_COLUMNS` and `_CHUNK_SUMS`. Empty if there was no usage.
+SumKey = str | int | None | tuple[str, int | None]
+Sums = Mapping[SumKey, int]
+"""The sums of one day or month, by the names in `_SUM_NAMES`. Empty if there was no usage.
 
-If there are prices, it also has the credits by the index of their price, with None for credits without a price.
+If there are prices, it also has the credits by the index of their price, with None for credits without a price. The
+credits of second requests are also there by a pair of Kind.HEDGE and that index.
 """
 
 
@@ -74,11 +76,28 @@ class PeriodStats:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondRequests:
+    """Requests that were sent because the first one for a speech brought no audio in the usual time.
+
+    `won` is the number of speeches that began with the audio of the second request, and `p50_ms` their median time to
+    first audio, None without one. `characters` and `cost` were billed for second requests, and are part of the figures
+    of the period.
+    """
+
+    requests: int
+    characters: int
+    cost: Decimal | None
+    won: int
+    p50_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class RangeStats:
-    """Figures of each day of a range, and of the whole range."""
+    """Figures of each day of a range, of the whole range, and of its second requests."""
 
     days: list[PeriodStats]
     total: PeriodStats
+    second_requests: SecondRequests
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +170,11 @@ _SUM_COLUMNS: dict[str, tuple[str, Collection[str]]] = {  # name: (column, kinds
     "offline": ("events", (Kind.OFFLINE,)),
 }
 _CHUNK_SUMS = {f"heard_{name}": (name, PLAYED_KINDS) for name in CHUNK_COLUMNS}
+_HEDGE_SUM_COLUMNS = {"hedge_requests": ("events", (Kind.HEDGE,)), "hedge_characters": ("characters", (Kind.HEDGE,))}
+_HEDGE_CHUNK_SUMS = {f"hedge_{name}": (name, (Kind.HEDGE,)) for name in CHUNK_COLUMNS}
+_SUM_NAMES = _SUM_COLUMNS | _CHUNK_SUMS | _HEDGE_SUM_COLUMNS | _HEDGE_CHUNK_SUMS
 _COLUMNS_BY_KIND = {
-    kind: [(name, column) for name, (column, kinds) in (_SUM_COLUMNS | _CHUNK_SUMS).items() if kind in kinds]
-    for kind in Kind.values
+    kind: [(name, column) for name, (column, kinds) in _SUM_NAMES.items() if kind in kinds] for kind in Kind.values
 }
 _ROW_SUMS = {
     "characters": Sum("characters"),
@@ -191,7 +212,8 @@ def range_stats(
     prices = PriceList.read() if prices is None else prices
     sums = _daily_sums(first, last, _Scope(patient_id, clinic_id), prices)
     days = [_period_stats(day, sums[day], prices) for day in sums]
-    return RangeStats(days, _period_stats(first, _added(sums.values()), prices))
+    total = _added(sums.values())
+    return RangeStats(days, _period_stats(first, total, prices), _second_requests(total, prices))
 
 
 def monthly_stats(
@@ -371,6 +393,18 @@ def _period_stats(start: date, sums: Sums, prices: PriceList) -> PeriodStats:
     )
 
 
+def _second_requests(sums: Sums, prices: PriceList) -> SecondRequests:
+    counts = [sums.get(name, 0) for name in _HEDGE_CHUNK_SUMS]
+    credits = [(key[1], number) for key, number in sums.items() if isinstance(key, tuple)]
+    return SecondRequests(
+        requests=sums.get("hedge_requests", 0),
+        characters=sums.get("hedge_characters", 0),
+        cost=prices.cost(credits).amount,
+        won=sum(counts),
+        p50_ms=percentile(counts, 0.5),
+    )
+
+
 def _sorted_shares(
     shares: Mapping[uuid.UUID | None, Sums], prices: PriceList, limit: int | None = None
 ) -> list[UsageShare]:
@@ -396,11 +430,11 @@ def _sorted_shares(
 
 
 def _credits_by_price(sums: Sums) -> list[tuple[int | None, int]]:
-    return [(key, credits) for key, credits in sums.items() if not isinstance(key, str)]
+    return [(key, credits) for key, credits in sums.items() if key is None or isinstance(key, int)]
 
 
-def _added(parts: Iterable[Sums]) -> Counter[str | int | None]:
-    added: Counter[str | int | None] = Counter()
+def _added(parts: Iterable[Sums]) -> Counter[SumKey]:
+    added: Counter[SumKey] = Counter()
     for part in parts:
         added.update(part)
     return added
@@ -448,14 +482,15 @@ def _read_sums(
     start: Any = F("day") if period == "day" else TruncMonth("day")
     columns = {name: Sum(name) for name in _COLUMNS}  # a filter in every sum would take twice as long
     rows = usage.annotate(start=start, price=prices.index()).values("start", "kind", "price").annotate(**columns)
-    sums: dict[date, dict[str | int | None, int]] = {start: {} for start in starts}
+    sums: dict[date, dict[SumKey, int]] = {start: {} for start in starts}
     for row_start, kind, price, *values in rows.values_list("start", "kind", "price", *_COLUMNS):
-        period_sums = sums[row_start] = sums.get(row_start) or dict.fromkeys((*_SUM_COLUMNS, *_CHUNK_SUMS), 0)
+        period_sums = sums[row_start] = sums.get(row_start) or dict.fromkeys(_SUM_NAMES, 0)
         of_kind = dict(zip(_COLUMNS, values, strict=True))
         for name, column in _COLUMNS_BY_KIND[kind]:
             period_sums[name] += of_kind[column]
         if prices:
-            period_sums[price] = period_sums.get(price, 0) + of_kind["credits"]
+            for key in (price, (kind, price)) if kind == Kind.HEDGE else (price,):
+                period_sums[key] = period_sums.get(key, 0) + of_kind["credits"]
     return dict(sums)
 
 
@@ -467,7 +502,7 @@ def _shares(
         return {}
     usage = DailyUsage.objects.order_by().filter(day__range=(first, last))
     within = _Scope(clinic_id=clinic_id).limit(usage).annotate(price=prices.index())
-    shares: dict[uuid.UUID | None, Counter[str | int | None]] = defaultdict(Counter)
+    shares: dict[uuid.UUID | None, Counter[SumKey]] = defaultdict(Counter)
     for row in within.values(key, "price").annotate(**_ROW_SUMS):
         share = shares[None if row[key] == NO_ID else row[key]]
         share.update({name: row[name] for name in _ROW_SUMS})

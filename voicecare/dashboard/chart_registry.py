@@ -118,6 +118,11 @@ class ChartRegistry:
         """The figures of the whole range."""
         return self._range_stats.total
 
+    @property
+    def second_requests(self) -> queries.SecondRequests:
+        """The second requests of the whole range."""
+        return self._range_stats.second_requests
+
     @cached_property
     def today(self) -> queries.PeriodStats:
         if self._last_day == self._today:

@@ -94,6 +94,12 @@ class Dashboard:
         return self._charts.total if self.charts else None
 
     @property
+    def second_requests(self) -> queries.SecondRequests | None:
+        """The second requests of the whole range. None if there were none, or if the user may not see any figure."""
+        found = self._charts.second_requests if self.charts else None
+        return found if found and found.requests else None
+
+    @property
     def range_choices(self) -> list[tuple[str, str]]:
         """The names of the usual ranges, as keys and for people."""
         return [(name, label) for name, (label, _) in ranges.RANGES.items()]

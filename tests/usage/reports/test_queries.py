@@ -3,7 +3,9 @@
 import math
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from django.core.cache import cache
@@ -15,6 +17,7 @@ from pytest_django import Settings
 
 from usage.ledger import events, rollup
 from usage.ledger.events import Attempt
+from usage.models import Price
 from usage.reports import queries as figures
 from usage.reports.queries import PeriodStats
 
@@ -59,6 +62,27 @@ def test_each_kind_counts_in_its_figures():
     assert found.characters == found.live + found.backup + found.other == 231
     assert (found.requests, found.backups, found.offline, found.failed) == (6, 1, 1, 0)
     assert found.credits == 0 + 1 + 2 + 16 + 32 + 64
+
+
+def test_second_requests_have_figures_of_their_own_and_count_in_the_others():
+    record_usage("live", 100)
+    record_usage("hedge", 10, first_chunk_ms=300)
+    record_usage("hedge", 20, first_chunk_ms=450, at=NOON - timedelta(days=1))
+    record_usage("hedge", 40)  # it was answered, but the first one came first
+    record_usage("hedge", 80, answered=False)
+    yesterday = TODAY - timedelta(days=1)
+    without_price = figures.range_stats(yesterday, TODAY).second_requests
+    assert without_price == figures.SecondRequests(requests=4, characters=70, cost=None, won=2, p50_ms=300.0)
+    Price.objects.create(model="", valid_from=yesterday, per_1000_credits=1000)
+    Price.objects.create(model="", valid_from=TODAY, per_1000_credits=2000)
+    for _ in range(2):  # the second time, the past days are in the cache
+        found = figures.range_stats(yesterday, TODAY)
+        assert found.second_requests == replace(without_price, cost=Decimal(10 * 1 + (5 + 20) * 2))
+        assert found.total.cost == Decimal(10 * 1 + (50 + 5 + 20) * 2)
+        assert (found.total.live, found.total.characters) == (170, 170)
+    assert figures.range_stats(TODAY, TODAY, patient_id=BOB).second_requests == figures.SecondRequests(
+        requests=0, characters=0, cost=Decimal(), won=0, p50_ms=None
+    )
 
 
 def test_failed_requests_count_as_requests_without_characters():

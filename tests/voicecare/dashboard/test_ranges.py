@@ -7,7 +7,7 @@ from django.core.cache import cache
 from django.test import Client
 
 from tests.voicecare.dashboard import history
-from usage.models import DailyUsage
+from usage.models import DailyUsage, Price
 from usage.reports import queries
 from voicecare.dashboard import ranges
 from voicecare.dashboard.ranges import DayRange
@@ -105,6 +105,23 @@ def test_the_tiles_of_today_stay_those_of_today(patients, admin_client: Client):
     boards = [admin_client.get("/admin/", {"range": name}).context["dashboard"] for name in ("30-days", "last-month")]
     assert boards[0].today == boards[1].today == queries.daily_stats(queries.today(), queries.today())[0]
     assert boards[0].this_month == boards[1].this_month
+
+
+def test_the_sums_of_a_range_have_its_second_requests(patients, admin_client: Client):
+    last = queries.today() - 40 * DAY
+    url = f"/admin/?from={last - 4 * DAY}&to={last}"
+    assert "Second requests" not in admin_client.get(url).content.decode()
+    cache.clear()
+    row = {"kind": "hedge", "patient": patients[0].pk, "model": "m", "characters": 1200, "credits": 600}
+    DailyUsage.objects.create(day=last, events=30, chunk_300=5, chunk_400=5, **row)
+    Price.objects.create(model="", valid_from=last, per_1000_credits=3)
+    page = admin_client.get(url).content.decode()
+    line = "30 for late replies, 1,200 characters billed, 1.80 USD; 10 came first, after 300 ms (median)"
+    assert f'data-range="second-requests">{line}</dd>' in page
+    of_patients = [
+        admin_client.get(f"/admin/patients/patient/{one.pk}/usage/{url[7:]}").content.decode() for one in patients
+    ]
+    assert [line in one for one in of_patients] == [True] + [False] * (len(patients) - 1)
 
 
 def test_cached_days_are_right_in_every_range(patients):
