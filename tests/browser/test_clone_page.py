@@ -17,7 +17,8 @@ from pytest_django import Settings
 from cloning.jobs import runner
 from cloning.models import CloneJob, sample_storage
 from cloning.samples.decoding import decode
-from tests.browser.conftest import BINARIES, FLAGS, BrowserSession, launched
+from tests.browser.chromium import BINARIES, FLAGS, launched
+from tests.browser.conftest import BrowserSession
 from tests.browser.test_accessibility import Inspection
 from tests.cloning.samples.recordings import RATE, encoded, mixed, speech, white
 from tests.conftest import Member
