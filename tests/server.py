@@ -60,14 +60,11 @@ class ServerProcess:
         self.log = log
         self.data_dir = Path(env["VOICECARE_DATA_DIR"])
         self._output = log.open("ab")
+        self._place = place
+        self._env = {**os.environ, "PYTHONFAULTHANDLER": "1", **env}
         command = [*place.prefix, place.python, "-m", "daphne", "-b", self.address, "-p", str(self.port)]
-        self.process = subprocess.Popen(
-            [*command, "--websocket_timeout", "-1", *arguments, "voicecare.asgi:application"],
-            cwd=place.checkout,
-            env={**os.environ, "PYTHONFAULTHANDLER": "1", **env},
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-        )
+        self._command = [*command, "--websocket_timeout", "-1", *arguments, "voicecare.asgi:application"]
+        self.process = self._start()
         self._wait_until(self._listens if untouched else self._ready)
 
     def __enter__(self) -> Self:
@@ -108,6 +105,12 @@ class ServerProcess:
             self.process.wait()
             raise RuntimeError(f"The server did not end in {timeout:g} s:\n{self.logged()[-8000:]}") from error
 
+    def restart(self) -> None:
+        """Start the server again on the same port and with the same files, after its process has ended."""
+        self.process.wait()
+        self.process = self._start()
+        self._wait_until(self._ready)
+
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -125,6 +128,11 @@ class ServerProcess:
         """Return the value of a metric from `/metrics`."""
         lines = self.get("/metrics")[1].decode().splitlines()
         return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            self._command, cwd=self._place.checkout, env=self._env, stdout=self._output, stderr=subprocess.STDOUT
+        )
 
     def _ready(self) -> bool:
         return self.get("/readyz")[0] == 200

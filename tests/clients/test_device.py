@@ -213,6 +213,34 @@ async def test_a_delivery_is_acknowledged_after_its_playback_and_again_after_a_l
     assert connections[0] is connections[2] is None
 
 
+async def test_a_delivery_that_comes_again_while_it_plays_is_heard_once():
+    player = RecordingPlayer()
+    player.go_on.clear()
+    repeated = asyncio.Event()
+
+    async def first(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.speak(DELIVERY, AUDIO)
+        await eventually(lambda: player.speeches)
+
+    async def second(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.speak(DELIVERY, AUDIO)
+        await speech(connection, b"own")
+        repeated.set()
+        assert await connection.expect("ack") == {"type": "ack", "id": DELIVERY}
+        await until_closed(connection)  # so no other `ack` has come
+
+    connections: list[object] = []
+    async with device_of(first, second, player=player, on_connection=connections.append) as device:
+        await eventually(lambda: len(connections) == 3)
+        speaking = asyncio.create_task(device.speak("Good morning"))
+        await repeated.wait()
+        player.go_on.set()
+        assert await speaking is True
+    assert player.heard == [AUDIO, b"own"]
+
+
 @pytest.mark.parametrize("ending", ["speech.interrupted", "speech.failed"])
 async def test_a_delivery_that_was_not_played_to_its_end_is_not_acknowledged(ending):
     async def script(connection: ServerConnection) -> None:

@@ -181,7 +181,7 @@ class Device:
             await self._start(connection, self._conversation)
             while True:
                 frame = await self._receive(connection)
-                if isinstance(frame, dict) and frame.get("id") in self._heard:
+                if isinstance(frame, dict) and self._is_repetition(frame):
                     await self._on_repetition(frame)
                     continue
                 await self._playlist.feed(frame)
@@ -292,9 +292,17 @@ class Device:
         else:
             self._settle(id, True)  # a text without a letter or digit has no audio
 
+    def _is_repetition(self, frame: Frame) -> bool:
+        """Whether it belongs to a delivery that this device has already received as a whole. An interrupt does not."""
+        id = frame.get("id")
+        is_received = id in self._heard or id in self._playlist.complete_ids
+        return is_received and frame["type"] != "speech.interrupted" and str(id).startswith("srv-")
+
     async def _on_repetition(self, frame: Frame) -> None:
-        """A delivery that was played to its end, and whose acknowledgement was lost. Its audio is ignored."""
-        if frame["type"] == "speech.finished":
+        """The audio of a repetition is ignored. If it was played to its end, its acknowledgement was lost. Otherwise
+        `_on_played` acknowledges it.
+        """
+        if frame["type"] == "speech.finished" and frame["id"] in self._heard:
             await self._send({"type": "ack", "id": frame["id"]})
 
     async def _on_played(self, id: str, failure: DeviceError | None) -> None:

@@ -52,6 +52,11 @@ class Playlist:
         """The speeches that are received or played, in order."""
         return [track.id for track in self._tracks]
 
+    @property
+    def complete_ids(self) -> list[str]:
+        """The speeches that were received as a whole, without a failure, and are not played to their end yet."""
+        return [track.id for track in self._tracks if track.is_complete and track.failure is None]
+
     async def feed(self, frame: Frame | bytes) -> None:
         """Add the audio and the end of a speech. Waits while more than `buffer_bytes` wait to be played."""
         if isinstance(frame, bytes):
