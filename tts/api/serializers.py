@@ -49,6 +49,7 @@ SPOKEN = OpenApiExample(
         "expires_at": None,
         "spoken_at": "2026-11-23T11:58:01Z",
         "heard_at": None,
+        "played_ms": 2140,
         "client_id": "say-1",
         "origin": "device",
         "source": "live",
@@ -136,6 +137,7 @@ class UtteranceSerializer(serializers.ModelSerializer[Utterance]):
             "expires_at",
             "spoken_at",
             "heard_at",
+            "played_ms",
         )
 
     @extend_schema_field(serializers.ChoiceField(STATE_CHOICES))

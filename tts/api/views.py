@@ -67,6 +67,7 @@ HEARD = OpenApiExample(
         "expires_at": "2026-11-23T12:08:00Z",
         "spoken_at": "2026-11-23T11:58:01Z",
         "heard_at": "2026-11-23T11:58:04Z",
+        "played_ms": 2140,
     },
     response_only=True,
 )

@@ -66,7 +66,10 @@ def test_a_text_waits_for_the_device(carol: Clinician, alice: Member):
         "expires_at": shown["expires_at"],
         "spoken_at": None,
         "heard_at": None,
+        "played_ms": None,
     }
+    Utterance.objects.update(played_ms=1500)
+    assert carol.get(f"utterances/{row.pk}/")["played_ms"] == 1500
 
 
 @pytest.mark.parametrize("seconds", [1, 604_800])

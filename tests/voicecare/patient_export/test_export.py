@@ -62,7 +62,13 @@ def full(alice: Member, settings: Settings, tmp_path: Path) -> Member:
         patient=patient, device=alice.device, voice=voice, voice_source="cloned", format="mp3_44100_128"
     )
     Utterance.objects.create(
-        patient=patient, conversation=talk, client_speech_id="s1", origin="server", text="Grüß Gott.", state="heard"
+        patient=patient,
+        conversation=talk,
+        client_speech_id="s1",
+        origin="server",
+        text="Grüß Gott.",
+        state="heard",
+        played_ms=900,
     )
     CloneJob.objects.create(
         patient=patient,
@@ -117,7 +123,7 @@ def rows(files: dict[str, bytes], name: str) -> list[dict[str, Any]]:
 def test_the_command_writes_all_rows_and_recordings(full: Member, bob: Member, tmp_path: Path):
     files = export(full, tmp_path)
     assert rows(files, "profile")[0]["name"] == "Alice Archer"
-    assert [row["text"] for row in rows(files, "messages")] == ["Grüß Gott."]
+    assert [(row["text"], row["played_ms"]) for row in rows(files, "messages")] == [("Grüß Gott.", 900)]
     assert rows(files, "phrases")[0]["text"] == "Hello {patient_name}."
     assert rows(files, "voice_clones")[0]["consent_by"] == "Anna Archer"
     assert [len(rows(files, name)) for name in ("devices", "voices", "conversations", "usage_by_day", "requests")] == [
