@@ -23,6 +23,7 @@ from voicecare.infrastructure import daphne_patches, http_responses  # noqa: E40
 from voicecare.routing import websocket_urlpatterns  # noqa: E402
 
 daphne_patches.disable_form_parsing()
+daphne_patches.escape_subprotocols()
 _router = ProtocolTypeRouter({"http": django_application, "websocket": URLRouter(websocket_urlpatterns)})
 
 

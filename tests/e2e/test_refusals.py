@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -97,6 +98,44 @@ async def test_a_device_reads_the_reason_in_the_response(server: ServerProcess, 
         assert set(body) == {"code", "message"}
     after = counted(server)
     assert {code: after[code] - before.get(code, 0) for code in refused} == dict.fromkeys(refused, 1)
+
+
+@pytest.mark.parametrize("offered", [b"voicecare.\xc3\xbc", b"\xff\xfe", b"x, \xe2\x82\xac"])
+@pytest.mark.parametrize("origin", [b"", b"Origin: http://localhost\r\n"], ids=["device", "page"])
+async def test_a_subprotocol_outside_of_ascii_is_refused_like_any_other(
+    server: ServerProcess, offered: bytes, origin: bytes
+) -> None:
+    errors = server.logged().count("Traceback")
+    answer = await answer_to_handshake(server, offered, origin)
+    assert answer.startswith(b"HTTP/1.1 403 ") or (origin and answer.startswith(b"HTTP/1.1 101 ")), answer
+    assert b'"wrong_subprotocol"' in answer
+    assert server.logged().count("Traceback") == errors
+
+
+async def test_a_subprotocol_outside_of_ascii_beside_the_right_one_does_no_harm(
+    server: ServerProcess, alice: Member
+) -> None:
+    token = f"Authorization: Bearer {alice.token}\r\n".encode()
+    answer = await answer_to_handshake(server, b"voicecare.v1, \xc3\xbc", token)
+    assert answer.startswith(b"HTTP/1.1 101 "), answer
+    assert b"voicecare.v1" in answer
+
+
+async def answer_to_handshake(server: ServerProcess, offered: bytes, headers: bytes) -> bytes:
+    """Send a handshake with these bytes as subprotocols. Return what the server sends until it waits or closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(
+        b"GET /ws/device/ HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Protocol: " + offered + b"\r\n" + headers + b"\r\n"
+    )
+    answer = b""
+    with suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(2):
+            while piece := await reader.read(65536):
+                answer += piece
+    writer.close()
+    return answer
 
 
 async def test_a_token_as_a_subprotocol_without_an_origin_is_no_browser(server: ServerProcess, alice: Member) -> None:

@@ -49,9 +49,9 @@ def subprotocol_for_refusal(scope: Mapping[str, Any]) -> str | None:
     """Return the subprotocol with which a refused handshake is accepted, so that a browser can be told the reason.
 
     A browser fails the connection if it has offered subprotocols and none of them is chosen. The one with the token is
-    never chosen, because the response headers would have the token.
+    never chosen, because the response headers would have the token. No browser offers a name outside of ASCII.
     """
-    offered = [name for name in _subprotocols(scope) if not name.startswith(TOKEN_PREFIX)]
+    offered = [name for name in _subprotocols(scope) if name.isascii() and not name.startswith(TOKEN_PREFIX)]
     return SUBPROTOCOL if SUBPROTOCOL in offered else next(iter(offered), None)
 
 

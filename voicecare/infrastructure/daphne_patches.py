@@ -4,12 +4,15 @@ Each patch first checks that the installed version of daphne still has the code 
 """
 
 import inspect
+import re
 import sys
-from functools import partialmethod
+from functools import partialmethod, wraps
+from typing import Any
 
 import structlog
 
 OPTION = "parsePOSTFormSubmission"
+SUBPROTOCOLS = "sec-websocket-protocol"
 
 log = structlog.get_logger(__name__)
 
@@ -30,3 +33,26 @@ def disable_form_parsing() -> None:
         log.warning("daphne.patch_skipped", patch=disable_form_parsing.__name__)
         return
     protocol.WebRequest.__init__ = partialmethod(protocol.WebRequest.__init__, **{OPTION: False})
+
+
+def escape_subprotocols() -> None:
+    """Lets the application see subprotocols with characters outside of ASCII, and answer the handshake.
+
+    daphne reads the header as percent-encoded ASCII. Any other byte made it answer HTTP 500 and log a traceback, which
+    anybody could cause. Such bytes are percent-encoded now, so that daphne decodes them.
+
+    Does nothing under another server. Idempotent.
+    """
+    protocol = sys.modules.get("daphne.ws_protocol")
+    if protocol is None or hasattr(protocol.WebSocketProtocol.onConnect, "__wrapped__"):
+        return
+    on_connect = protocol.WebSocketProtocol.onConnect
+
+    @wraps(on_connect)
+    def escape_and_connect(self: Any, request: Any) -> Any:  # noqa: ANN401 - autobahn has no types
+        headers = request.headers  # autobahn decodes them from Latin-1 and has the names in lower case
+        if (offered := headers.get(SUBPROTOCOLS)) is not None:
+            headers[SUBPROTOCOLS] = re.sub(r"[^\x00-\x7f]", lambda found: f"%{ord(found[0]):02X}", offered)
+        return on_connect(self, request)
+
+    protocol.WebSocketProtocol.onConnect = escape_and_connect
