@@ -358,6 +358,17 @@ class LexiconEntryQuerySet(models.QuerySet["LexiconEntry"]):
         """Return the entries for texts in this language, which is a code without a region, in order."""
         return self.in_order().filter(language__in=("", language))
 
+    def duplicates_of(self, entry: "LexiconEntry") -> "LexiconEntryQuerySet":
+        """Return the other entries for the same word in the same language, to everybody, this clinic or this patient.
+
+        Two words that differ in upper and lower case only are the same, unless one of the entries has `match_case`.
+        """
+        same = Q(written=entry.written)
+        if not entry.match_case:
+            same |= Q(written__iexact=entry.written, match_case=False)
+        scope = {"language": entry.language, "clinic": entry.clinic_id, "patient": entry.patient_id}
+        return self.filter(same, **scope).exclude(pk=entry.pk)
+
 
 class LexiconEntry(models.Model):
     """How a word or a name is said: to everybody, to the patients of a clinic, or to one patient.

@@ -1,5 +1,6 @@
 """Every REST call that writes leaves exactly one entry in the audit trail. A new call needs an example here."""
 
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ from tests.clinicians import Clinician, clinician
 from tests.cloning.samples import recordings
 from tests.conftest import Member
 from tests.server import ServerProcess
+from tts.models import LexiconEntry
 from voicecare.audit.models import AuditEntry
 from voicecare.urls import api
 from voicecare.webhooks.models import WebhookEndpoint
@@ -74,6 +76,10 @@ def log_in(member: Member, boss: Clinician) -> tuple[dict[str, object], dict[str
     return {}, {"json": {"username": user.username, "password": PASSWORD}}, "log_in"
 
 
+def pronunciation(member: Member) -> dict[str, object]:
+    return {"id": LexiconEntry.objects.create(written="Zoe", spoken="Zoey", patient=member.patient).pk}
+
+
 UPLOAD = {"name": "Anna", "consent": "true", "consent_by": "Anna Archer"}
 EXAMPLES: dict[tuple[str, str], Example] = {
     ("auth/token/", "POST"): log_in,
@@ -115,6 +121,13 @@ EXAMPLES: dict[tuple[str, str], Example] = {
         {},
         "retry",
     ),
+    ("pronunciations/", "POST"): lambda member, boss: ({}, {"json": {"written": "Zoe", "spoken": "Zoey"}}, "add"),
+    ("pronunciations/<int:id>/", "PATCH"): lambda member, boss: (
+        pronunciation(member),
+        {"json": {"spoken": "Zoh"}},
+        "change",
+    ),
+    ("pronunciations/<int:id>/", "DELETE"): lambda member, boss: (pronunciation(member), {}, "delete"),
     ("webhooks/", "POST"): lambda member, boss: ({}, {"json": {"url": "https://records.example.org/hooks"}}, "add"),
     ("webhooks/<uuid:id>/", "PATCH"): lambda member, boss: (endpoint(), {"json": {"enabled": False}}, "change"),
     ("webhooks/<uuid:id>/", "DELETE"): lambda member, boss: (endpoint(), {}, "delete"),
@@ -126,7 +139,7 @@ EXAMPLES: dict[tuple[str, str], Example] = {
 def test_a_call_that_writes_leaves_one_entry(route: str, method: str, server: ServerProcess, alice: Member) -> None:
     boss = clinician("boss", alice.patient, in_role="Administrator")
     ids, arguments, action = EXAMPLES[route, method](alice, boss)
-    path = route.replace("<uuid:id>", str(ids.get("id")))
+    path = re.sub("<(uuid|int):id>", str(ids.get("id")), route)
     response = requests.request(
         method,
         f"{server.url}/api/v1/{path}",

@@ -131,6 +131,17 @@ def test_the_whole_life_of_a_patient(
     speech = client.model("SpeechRequest", text=TEXT, voice=voice.pk)
     assert len(client("speech.stream_speech", 200, body=speech).payload.read()) > 1000
 
+    # How a name is said
+    said = client.model("PronunciationRequest", written="Zimmer", spoken="Tsimmer", patient=patient.id, language="en")
+    entry = client("pronunciations.create_pronunciation", 201, body=said, idempotency_key="zimmer")
+    assert client("pronunciations.create_pronunciation", 201, body=said, idempotency_key="zimmer").id == entry.id
+    again = client.model("PatchedPronunciationRequest", spoken="Tsimma", language="")
+    client("pronunciations.update_pronunciation", 200, entry.id, body=again)
+    (listed,) = client("pronunciations.list_pronunciations", 200, patient=patient.id, search="zimmer").results
+    assert (listed.spoken, listed.language, listed.clinic) == ("Tsimma", "", None)
+    assert client("pronunciations.get_pronunciation", 200, entry.id) == listed
+    client("pronunciations.delete_pronunciation", 204, entry.id)
+
     # A voice clone
     recording = recordings.encoded(recordings.speech(65), "libmp3lame")
     upload = client.model(

@@ -22,7 +22,7 @@ from cloning.models import CloneJob, sample_storage
 from tests.conftest import Member
 from tests.roles import role
 from tests.voicecare.every_url import Address, body_of, every_address
-from tts.models import Clip, Conversation, Phrase, Utterance
+from tts.models import Clip, Conversation, LexiconEntry, Phrase, Utterance
 from usage.models import (
     DailyUsage,
     HistoryDeletion,
@@ -49,6 +49,7 @@ SECRETS = (
     "Annasvoice",
     "Sisteranna",
     "ID3SECRET",
+    "Unsaidword",
 )
 ADDRESS = "Channeltoken"  # of a notification channel; no page shows it to anybody
 WEBHOOK_SECRET = f"whsec_{ADDRESS}"
@@ -127,11 +128,12 @@ def rows(member: Callable[..., Member], tmp_path: Any) -> Rows:
         WebhookEndpoint.objects.create(url="https://records.example.org/", secret=WEBHOOK_SECRET),
         Reconciliation.objects.create(day=now.date()), *DefaultVoice.objects.all(),
     ]  # fmt: skip
+    entry = LexiconEntry.objects.create(written=SECRETS[8], spoken=SECRETS[8], patient=patient)
     deletion = HistoryDeletion.objects.create(patient=patient.pk, covers_until=now)
     events.emit(EventType.UTTERANCE_HEARD, [Subject(utterance.pk, patient.pk, {"id": utterance.pk})])
     delivery = WebhookDelivery.objects.get()
     of_patient = [
-        *(device, clone, conversation, utterance, event, usage, budget, lost, job, pending, deletion, delivery),
+        *(device, clone, conversation, utterance, event, usage, budget, lost, job, pending, deletion, delivery, entry),
         *clips,
     ]
     patient.refresh_from_db()

@@ -17,16 +17,15 @@ from rest_framework.exceptions import APIException
 
 from tts.api.streaming import StreamingSpeech, context_for_entry
 from tts.api.views import run_speech
+from tts.conversations.lexicon_rules import ONE_SCOPE, TAKEN, clean_spoken, clean_written, renew_audio
 from tts.models import LexiconEntry
 from tts.runtime import runtime
 from tts.text.lexicon import Replacement
-from tts.text.speakable import is_speakable
-from tts.text.tags import strip_tags
 from voicecare.admin.lists import LanguageFilter, WordFilter, language_name
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
-from voicecare.core import languages, task_names, task_queue
+from voicecare.core import languages
 from voicecare.patients.access import CHANGE_CLINIC
 from voicecare.patients.models import Patient
 
@@ -41,36 +40,20 @@ class LexiconEntryForm(forms.ModelForm):
     )
 
     def clean_written(self) -> str:
-        """Return the written form in one line. It begins with a letter or digit, because whole words are replaced."""
-        written = " ".join(self.cleaned_data["written"].split())
-        if not written[:1].isalnum():
-            raise ValidationError("It must begin with a letter or a digit.", code="no_word")
-        return _without_signs(written)
+        return clean_written(self.cleaned_data["written"])
 
     def clean_spoken(self) -> str:
-        """Return the spoken form in one line. It has something to say."""
-        spoken = " ".join(self.cleaned_data["spoken"].split())
-        if not is_speakable(spoken):
-            raise ValidationError("It must have a letter or a digit.", code="no_sound")
-        return _without_signs(spoken)
+        return clean_spoken(self.cleaned_data["spoken"])
 
     def clean(self) -> None:
         super().clean()
-        clinic, patient = self.cleaned_data.get("clinic"), self.cleaned_data.get("patient")
-        if clinic and patient:
-            self.add_error("patient", "Choose a clinic or a patient, not both.")
-        written, match_case = self.cleaned_data.get("written", ""), self.cleaned_data.get("match_case", False)
-        same = Q(written=written) | (Q(pk__in=[]) if match_case else Q(written__iexact=written, match_case=False))
-        others = LexiconEntry.objects.filter(same, language=self.cleaned_data.get("language", ""))
-        if others.filter(clinic=clinic, patient=patient).exclude(pk=self.instance.pk).exists():
-            self.add_error("written", "There is an entry for this word already. Change that one.")
-
-
-def _without_signs(text: str) -> str:
-    """Return the text. Raises ValidationError if it could be markup or an audio tag."""
-    if set(text) & set("<>[]*_`|#") or strip_tags(text) != text:
-        raise ValidationError("The signs < > [ ] * _ ` | and # are not allowed.", code="markup")
-    return text
+        names = ("written", "language", "match_case", "clinic", "patient")
+        values = {name: self.cleaned_data[name] for name in names if name in self.cleaned_data}
+        entry = LexiconEntry(pk=self.instance.pk, **values)
+        if entry.clinic and entry.patient:
+            self.add_error("patient", ValidationError(ONE_SCOPE, "clinic_or_patient"))
+        if LexiconEntry.objects.duplicates_of(entry).exists():
+            self.add_error("written", ValidationError(TAKEN, "unique"))
 
 
 class ScopeFilter(WordFilter):
@@ -173,20 +156,14 @@ class LexiconEntryAdmin(admin.ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: LexiconEntry, form: forms.ModelForm, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        _renew_audio()
+        renew_audio()
 
     def delete_model(self, request: HttpRequest, obj: LexiconEntry) -> None:
         super().delete_model(request, obj)
-        _renew_audio()
+        renew_audio()
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[LexiconEntry]) -> None:
         if not request.user.has_perm(CHANGE_CLINIC):
             queryset = queryset.filter(patient__isnull=False)
         super().delete_queryset(request, queryset)
-        _renew_audio()
-
-
-def _renew_audio() -> None:
-    """Have the worker generate the clips whose texts are said differently now, and delete the outdated ones."""
-    task_queue.enqueue_on_commit(task_names.WARM_DUE)
-    task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
+        renew_audio()

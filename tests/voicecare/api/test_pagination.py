@@ -207,6 +207,7 @@ def lists(alice: Member) -> Callable[[], list[str]]:
         f"conversations/{conversation and conversation.pk}/utterances/",
         "usage/daily/",
         "usage/monthly/",
+        "pronunciations/",
     ]
 
 

@@ -21,7 +21,7 @@ from schemathesis.schemas import APIOperation
 from cloning.models import CloneJob
 from tests.conftest import Member
 from tests.server import ServerProcess
-from tts.models import Conversation, Utterance
+from tts.models import Conversation, LexiconEntry, Utterance
 from voicecare.accounts import tokens
 from voicecare.patients.models import Device, Patient, Voice
 
@@ -57,6 +57,8 @@ def _create_rows(resource: str, member: Member) -> list[Any]:
             return [_create_clone(patient, status) for status in ("pending", "failed", "withdrawn")]
         case "conversations":
             return [_create_conversation(member)]
+        case "pronunciations":
+            return [LexiconEntry.objects.create(written=uuid.uuid4().hex, spoken="Zoey", patient=patient)]
         case "utterances":
             return [Utterance.objects.create(patient=patient, origin="server", text="Lunch.", state="waiting")]
     return []
