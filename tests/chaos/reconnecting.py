@@ -1,6 +1,10 @@
 """Devices that talk all the time and connect again as docs/protocol.md recommends, and a clinician who queues texts.
 
 They record what a patient hears. Times are those of `time.monotonic`.
+
+The delays between attempts are those of the client package. Its `Device` is not used: these devices check each frame
+against the contract, and record each attempt to connect and the end of each speech, which `Device` does not show.
+They have no player, so they acknowledge what they have received.
 """
 
 import asyncio
@@ -9,7 +13,6 @@ import ssl
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -18,9 +21,9 @@ import aiohttp
 from tests.chaos.cluster import Listener
 from tests.e2e.device import Device
 from voicecare_client import TERMINAL_TYPES, ConnectionClosed, DeviceError, Frame, HandshakeRefused
+from voicecare_client.reconnect import backoff
 
 # As docs/protocol.md, "Connecting again", recommends.
-FIRST_DELAY_S, MAX_DELAY_S = 1.0, 30.0
 HANDSHAKE_S = 5.0
 QUIET_S, SILENT_S, PONG_S = 10.0, 3.0, 5.0
 
@@ -220,14 +223,6 @@ class ReconnectingDevice:
                 self._wanted.source = frame["source"]
                 self._wanted = None
             self._ended.set()
-
-
-def backoff() -> Iterator[float]:
-    """Yield the seconds to wait before each attempt: a random part of 1 s, 2 s, 4 s, ..., 30 s."""
-    longest = FIRST_DELAY_S
-    while True:
-        yield random.uniform(0, longest)
-        longest = min(2 * longest, MAX_DELAY_S)
 
 
 class Clinician:
