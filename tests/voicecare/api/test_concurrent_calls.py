@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from tests.chaos.cluster import Cluster
+from tests.cloning.samples import recordings
 from tests.sandbox import SandboxProcess
 from tests.services import PostgresProcess, RedisProcess
 
@@ -102,6 +103,23 @@ async def test_of_concurrent_calls_one_gets_the_token_of_the_device(boss: Boss) 
     assert sorted(status for status, _ in answers) == [201] + [409] * (CONCURRENT - 1)
     assert {body["code"] for status, body in answers if status == 409} == {"secret_already_shown"}
     assert len({body["id"] for _, body in answers}) == (await boss.get(path))["count"] == 1
+
+
+async def test_concurrent_uploads_of_a_recording_create_one_clone(boss: Boss) -> None:
+    """Each call inspects the recording first, which takes seconds. All of them are then at the same point."""
+    _, patient = await boss.call("POST", "patients/", json=PATIENT)
+    path = f"patients/{patient['id']}/clones/"
+    recording = await asyncio.to_thread(lambda: recordings.encoded(recordings.speech(62), "libmp3lame"))
+
+    async def upload(name: str) -> tuple[int, Any]:
+        form = aiohttp.FormData({"name": name, "consent": "true", "consent_by": "Anna Archer"})
+        form.add_field("sample", recording, filename="anna.mp3", content_type="audio/mpeg")
+        return await boss.call("POST", path, data=form, headers={"Idempotency-Key": "anna"})
+
+    answers = await asyncio.gather(upload("Anna"), upload("Anna"), upload("Berta"))
+    assert len({body["id"] for status, body in answers if status == 202}) == (await boss.get(path))["count"] == 1
+    assert {body["code"] for status, body in answers if status != 202} == {"idempotency_conflict"}
+    assert {status for status, _ in answers} == {202, 409}
 
 
 async def test_a_refused_call_lets_a_waiting_one_continue(boss: Boss) -> None:
