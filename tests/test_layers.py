@@ -100,7 +100,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "tts.outbox": {*TTS_VALUES, "tts.models", *WEBHOOK_EVENTS, *SHARED},
     "tts.conversations": {*TTS_VALUES, "tts.text", "tts.models", *SHARED},
     "tts.conversations.retention": {
-        *(*TTS_VALUES, "tts.outbox", "tts.models", "usage.provider_history"),
+        *(*TTS_VALUES, "tts.outbox", "tts.models", "usage.ledger", "usage.provider_history"),
         *("voicecare.webhooks.events", *SHARED),
     },
     "tts.recorder": {*TTS_BASE, "tts.outbox", "usage.ledger", *SHARED},

@@ -11,10 +11,11 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
+from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 from django.db.models import Case, Value, When
 from django.db.models.functions import Now
@@ -24,16 +25,29 @@ from tts.outbox import deferred, webhook_events
 from tts.outbox.leases import LEASE
 from tts.speech import Speech
 from tts.states import UNFINISHED_STATES, UtteranceState
+from tts.text.digest import text_digest
 from tts.text.tags import strip_tags
 from usage.ledger import events
 from usage.ledger.journal import Journal
-from voicecare.core import metrics
+from voicecare.core import languages, metrics
 from voicecare.core.database import DatabaseCall
 
 FLUSH_INTERVAL_S = 0.2
 RETRY_INTERVAL_S = 1.0
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class SpokenAttempt(events.Attempt):
+    """An attempt whose text may be counted as a repetition.
+
+    `text` is the segment as it is written, or empty if it is not counted. It is not stored: when the attempt is
+    written, `text_digest` is computed from it and from the `language` of the text.
+    """
+
+    text: str = field(default="", repr=False)
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +194,10 @@ def _write_rows(batch: Iterable[Record]) -> None:
             changes = Case(*(When(pk=key, then=Value(ms)) for key, ms in heard.items()))
             Utterance.objects.filter(pk__in=heard).update_in_order(played_ms=changes)
         if attempts:
+            for attempt in attempts:
+                if isinstance(attempt, SpokenAttempt) and attempt.text:
+                    language = languages.code_of(attempt.language)
+                    attempt.text_digest = text_digest(attempt.text, language, settings.PHRASE_SECRET)
             Conversation.objects.add_characters(events.record_attempts(attempts))
 
 

@@ -15,6 +15,7 @@ from tts.conversations import lifecycle, retention
 from tts.models import Phrase
 from tts.outbox import leases
 from usage.alerts.periodic_tasks import PeriodicTask
+from usage.ledger import text_digests
 from usage.provider_state import circuit
 from voicecare.core import task_names, task_queue
 
@@ -52,6 +53,7 @@ def remove_revoked_audio() -> None:
 @shared_task(name="tts.prune_texts", base=PeriodicTask)
 def prune_texts() -> None:
     retention.prune_texts()
+    text_digests.clear_old_digests()
 
 
 @shared_task(name="tts.erase", base=PeriodicTask)

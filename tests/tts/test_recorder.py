@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.conf import settings as configured
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from prometheus_client import REGISTRY
@@ -21,9 +22,10 @@ from tests.conftest import Member
 from tests.tts import examples
 from tts.conversations import lifecycle
 from tts.models import Conversation, Utterance
-from tts.recorder import Recorder
+from tts.recorder import Recorder, SpokenAttempt
 from tts.speech import Speech
 from tts.states import UtteranceState
+from tts.text.digest import text_digest
 from tts.text.stream import TextStream
 from usage.ledger.events import Attempt
 from usage.ledger.journal import Journal
@@ -372,3 +374,21 @@ def test_the_batch_of_a_long_outage_can_be_written(conversation: Conversation):
     batch = [attempt(conversation, 1) for _ in range(2500)]
     record(*batch)
     assert characters_of(conversation) == UsageEvent.objects.count() == 2500
+
+
+# Repeated texts
+
+
+def test_a_counted_text_is_stored_as_a_digest_only(conversation: Conversation):
+    attempts = [
+        SpokenAttempt(uuid.uuid4(), 0, 1, "live", 9, conversation.pk, text=text, language=language)
+        for text, language in (("I see you.", "de-AT"), (" I see  you.", "de"), ("", "de"))
+    ]
+    attempts[0].mark_answered("request", 9)
+    record(*attempts)
+    record(attempts[0])  # the digest stays
+    digests = dict(UsageEvent.objects.values_list("source", "text_digest"))
+    first, again, uncounted = (digests[attempt.source_id] for attempt in attempts)
+    assert first == again == text_digest("I see you.", "de", configured.PHRASE_SECRET)
+    assert uncounted == ""
+    assert "see you" not in repr(attempts)

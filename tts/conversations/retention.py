@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from tts.models import Clip, Conversation, LexiconEntry, Utterance
 from tts.outbox.leases import PENDING
+from usage.ledger import text_digests
 from usage.provider_history import deletion
 from voicecare.core.batches import process_each
 from voicecare.patients import erasure
@@ -52,6 +53,7 @@ def _continue_erasure(patient_id: uuid.UUID) -> bool:
     Return whether the patient was deleted completely.
     """
     _clear_texts(Utterance.objects.filter(patient=patient_id).order_by())
+    text_digests.clear_patient_digests(patient_id)
     events.forget_patient(patient_id)  # each time: a transaction that began before the erasure may write an event
     erased = Patient.objects.filter(pk=patient_id)
     if (patient := erased.exclude(name="").first()) is not None:

@@ -14,6 +14,7 @@ from functools import partial
 from tts.cache.single_flight import Flight, FlightFailed
 from tts.conversations.context import SpeechContext
 from tts.conversations.voice import NO_VOICE, OFFLINE_VOICE_NAME, SpeechSettings, VoiceRef
+from tts.recorder import SpokenAttempt
 from tts.resilience.retry_policy import Strategy, first_byte_limit
 from tts.speech import ATTEMPT_STRIDE, Speech
 from tts.states import Origin, Source
@@ -260,7 +261,9 @@ class AudioSources:
         self._record_saved(attempt)
 
     def _new_attempt(self, segment: Segment, number: int, kind: Kind, settings: SpeechSettings) -> Attempt:
-        attempt = Attempt(
+        # A greeting names the patient. Speech for a clinician belongs to no conversation.
+        is_counted = self._context.conversation_id is not None and self._speech.origin != Origin.GREETING
+        attempt = SpokenAttempt(
             source_id=self._speech.utterance_id,
             segment=segment.index,
             attempt=self._speech.attempt_number(number),
@@ -270,6 +273,8 @@ class AudioSources:
             patient_id=self._context.patient_id,
             voice_id=None if settings.voice == NO_VOICE else settings.voice.id,
             model=settings.model,
+            text=segment.written if is_counted else "",
+            language=settings.language,
         )
         if not self._speech.progress.bytes_sent:
             self._first_attempt = attempt

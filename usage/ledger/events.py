@@ -46,7 +46,7 @@ class Attempt:
 
     It is recorded when it starts and after each change. (`source_id`, `segment`, `attempt`) identifies it, so that
     recording it again updates the same event. `source_id` is the id of the utterance, or a random id for a cache fill
-    or a probe.
+    or a probe. `text_digest` is the keyed digest of a text whose repetitions are counted.
     """
 
     source_id: uuid.UUID
@@ -67,6 +67,7 @@ class Attempt:
     region: str = ""
     first_byte_ms: float | None = None
     first_chunk_ms: float | None = None
+    text_digest: str = field(default="", repr=False)
     started_at: datetime = field(default_factory=partial(datetime.now, UTC))
 
     @property
@@ -220,6 +221,7 @@ def _event_from(attempt: Attempt) -> UsageEvent:
         region=attempt.region,
         first_byte_ms=attempt.first_byte_ms,
         first_chunk_ms=attempt.first_chunk_ms,
+        text_digest=attempt.text_digest,
         started_at=attempt.started_at,
     )
 
@@ -244,6 +246,7 @@ def _attempt_from(event: UsageEvent) -> Attempt:
         region=event.region,
         first_byte_ms=event.first_byte_ms,
         first_chunk_ms=event.first_chunk_ms,
+        text_digest=event.text_digest,
         started_at=event.started_at,
     )
 

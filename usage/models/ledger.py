@@ -68,11 +68,21 @@ class UsageEvent(models.Model):
     first_chunk_ms = models.FloatField(
         null=True, help_text="Time to first audio, in milliseconds, if a speech began with this attempt."
     )
+    text_digest = models.CharField(
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+        help_text="Keyed digest of the text, to count repeated texts. Cleared after a month.",
+    )
     started_at = models.DateTimeField(db_column="at", default=timezone.now, db_index=True)
 
     class Meta:
         ordering = ("-started_at",)
         indexes = [
+            models.Index(fields=["started_at"], condition=~Q(text_digest=""), name="usage_with_digest"),
+            models.Index(fields=["text_digest", "started_at"], condition=~Q(text_digest=""), name="usage_of_text"),
             models.Index(fields=["started_at"], condition=Q(outcome="unknown"), name="usage_unknown"),
             models.Index(fields=["started_at"], condition=Q(outcome="failed"), name="usage_failed"),
             models.Index(fields=["request_id"], condition=~Q(request_id=""), name="usage_request_id"),

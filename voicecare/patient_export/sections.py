@@ -118,6 +118,7 @@ SECTIONS = (
         UsageEvent,
         "each request to the speech provider, without its text",
         lambda patient: UsageEvent.objects.filter(patient=patient.pk),
+        without=frozenset({"text_digest"}),
     ),
     Section(
         "budgets",

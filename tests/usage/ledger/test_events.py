@@ -41,6 +41,7 @@ def test_every_field_of_an_attempt_is_recorded():
         code="stalled",
         first_byte_ms=12.5,
         first_chunk_ms=14.0,
+        text_digest="a digest",
     )
     whole.mark_answered("request-1", 20)
     whole.outcome = "failed"
