@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from django.conf import settings
+
 from tests.conftest import database_url
 from tests.sandbox import SandboxProcess
 from tests.server import ROOT, ServerProcess, environment
@@ -27,7 +29,12 @@ ARGUMENTS = (
 
 def process_environment(web: ServerProcess, sandbox: SandboxProcess) -> dict[str, str]:
     """The environment of a process that shares the database, the broker and the files of the server."""
-    env = environment(DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox.url, VOICECARE_DATA_DIR=web.data_dir)
+    env = environment(
+        DATABASE_URL=database_url(),
+        ELEVENLABS_BASE_URL=sandbox.url,
+        VOICECARE_DATA_DIR=web.data_dir,
+        SECRET_KEY=settings.SECRET_KEY,  # clips that the worker generates have keys of the server
+    )
     return {**os.environ, **env}
 
 

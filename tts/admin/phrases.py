@@ -69,9 +69,8 @@ class PhraseForm(forms.ModelForm):
             self.add_error("text", ValidationError(message, code="placeholder"))
 
 
-@admin.register(Phrase)
 class PhraseAdmin(admin.ModelAdmin):
-    """The phrases of the phrase cache.
+    """The phrases of the phrase cache. `voicecare.admin.overview.phrases` registers it, with what they save.
 
     Saving one starts a task that generates its audio for the patients of its language.
     """

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.core.files.base import ContentFile
@@ -23,8 +24,10 @@ from tests.cloning.samples import recordings
 from tests.conftest import OTHER_VOICE, Member
 from tests.sandbox import SandboxProcess
 from tests.voicecare.admin.test_two_factor import set_up
-from tts.models import LexiconEntry, Phrase
-from usage.models import Incident, NotificationChannel, Price
+from tts.models import LexiconEntry, Phrase, Utterance
+from tts.text.digest import text_digest
+from usage.ledger.events import Attempt, record_attempts
+from usage.models import Incident, NotificationChannel, Price, UsageEvent
 from voicecare.accounts import tokens
 from voicecare.accounts.models import ApiToken, ProviderIdentity, SecondFactor
 from voicecare.audit.models import AuditEntry
@@ -337,6 +340,18 @@ def make_missing(boss: Client, alice: Member) -> Any:
     return boss.post(reverse("admin:tts_phrase_coverage_make"))
 
 
+def accept_suggestion(boss: Client, alice: Member) -> Any:
+    text = "It is time for your tablets, and for a glass of water."
+    for number in range(20):
+        message = Utterance.objects.create(patient=alice.patient, origin="server", text=text, state="heard")
+        attempt = Attempt(message.pk, 0, 1, "live", len(text), patient_id=alice.patient.pk)
+        attempt.text_digest = text_digest(text, "en", settings.PHRASE_SECRET)
+        attempt.mark_answered(f"request {number}", len(text))
+        record_attempts([attempt])
+    page = reverse("admin:tts_phrase_suggestion", args=[UsageEvent.objects.earliest("started_at").pk])
+    return boss.post(page, {"confirmed": "on"})
+
+
 PAGES: dict[str, tuple[str, Callable[[Client, Member], Any]]] = {
     "patient-erase": ("erase", erase),
     "patient-undo-erasure": ("undo_erasure", undo_erasure),
@@ -346,6 +361,7 @@ PAGES: dict[str, tuple[str, Callable[[Client, Member], Any]]] = {
     "device-renew-token": ("renew_token", renew_token),
     "device-revoke": ("revoke", revoke),
     "tts_phrase_coverage_make": ("make_missing", make_missing),
+    "tts_phrase_suggestion": ("add", accept_suggestion),
     "patients_voice_sync": ("sync", lambda boss, alice: boss.post(reverse("admin:patients_voice_sync"))),
     "cloning_clonejob_sample": ("play_recording", play),
     "usage_notificationchannel_test": (
@@ -371,6 +387,7 @@ SHOWING = {
     *("index", "password_change_done", "autocomplete", "jsi18n", "app_list"),
     *("system-health", "speech-models", "live", "statement", "statement-csv", "usage-csv"),
     *("patient-usage", "patient-live", "patient-usage-csv", "tts_phrase_coverage", "tts_phrase_coverage_progress"),
+    "tts_phrase_suggestions",
     *("password-reset", "password-reset-done", "password-reset-complete", "oidc", "oidc-code"),
 }
 TESTED_ELSEWHERE = {

@@ -4,12 +4,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 
 from django.db.models import Max, OuterRef, Prefetch, Q, Subquery, Sum, prefetch_related_objects
 from django.utils import timezone
 
 from usage.budgets import BUDGETED_KINDS, current_month
 from usage.models import DailyUsage, Incident
+from usage.reports import repeated_texts
+from usage.reports.repeated_texts import Kind
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.models import Device, Patient
 
@@ -28,7 +31,8 @@ LAST_SEEN = Subquery(
 class PatientFacts:
     """The devices and the team of a patient, the characters of this month, and the number of open incidents.
 
-    `budgeted` are the characters that count towards the monthly budget. Without permission for the ledger or for
+    `budgeted` are the characters that count towards the monthly budget, `from_cache` those that the phrase cache has
+    saved. `price` is the average price of a character, None without prices. Without permission for the ledger or for
     incidents, the numbers are 0.
     """
 
@@ -36,6 +40,8 @@ class PatientFacts:
     team: Sequence[str]
     characters: int = 0
     budgeted: int = 0
+    from_cache: int = 0
+    price: Decimal | None = None
     incidents: int = 0
     now: datetime = field(default_factory=timezone.now)
 
@@ -52,7 +58,7 @@ class PatientFacts:
 
 
 def read_facts(patients: Sequence[Patient], permissions: AdminPermissions) -> dict[Patient, PatientFacts]:
-    """Read the facts of these patients with at most four queries."""
+    """Read the facts of these patients with at most six queries."""
     prefetch_related_objects(patients, Prefetch("devices", Device.objects.bedside()), "team")
     found = {
         patient: PatientFacts(
@@ -65,8 +71,13 @@ def read_facts(patients: Sequence[Patient], permissions: AdminPermissions) -> di
     if permissions.can_view(DailyUsage):
         of_month = DailyUsage.objects.filter(patient__in=list(by_id), day__gte=current_month()).order_by()
         budgeted = Sum("characters", filter=Q(kind__in=BUDGETED_KINDS), default=0)
-        for row in of_month.values("patient").annotate(total=Sum("characters"), budgeted=budgeted):
-            by_id[row["patient"]].characters, by_id[row["patient"]].budgeted = row["total"], row["budgeted"]
+        saved = Sum("saved_characters", filter=Q(kind=Kind.CACHE), default=0)
+        rows = list(of_month.values("patient").annotate(total=Sum("characters"), budgeted=budgeted, saved=saved))
+        price = repeated_texts.average_price() if any(row["saved"] for row in rows) else None
+        for row in rows:
+            facts = by_id[row["patient"]]
+            facts.characters, facts.budgeted = row["total"], row["budgeted"]
+            facts.from_cache, facts.price = row["saved"], price
     if permissions.can_view(Incident):
         _count_incidents(found)
     return found

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, cast
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.http import HttpRequest
@@ -98,7 +99,15 @@ class PatientOverviewAdmin(PatientPageAdmin):
 
     @admin.display(description="Characters this month")
     def characters_this_month(self, patient: Patient) -> str:
-        return number_format(_facts(patient).characters, force_grouping=True)
+        """The billed characters, and what the phrase cache has saved: the share of what was spoken, and its price."""
+        facts = _facts(patient)
+        shown = number_format(facts.characters, force_grouping=True)
+        if not facts.from_cache:
+            return shown
+        saved = f"{facts.from_cache / (facts.from_cache + facts.budgeted):.0%} from the cache"
+        if facts.price is not None:
+            saved += f", {facts.from_cache * facts.price:,.2f} {settings.PRICE_CURRENCY} saved"
+        return format_html('{} <span class="quiet">{}</span>', shown, saved)
 
     @admin.display(description="Budget used")
     def budget_used(self, patient: Patient) -> str:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from tests.conftest import Member
 from usage.budgets import current_month
-from usage.models import DailyUsage, Incident
+from usage.models import DailyUsage, Incident, Price
 from voicecare.patients.models import Device, Patient, Voice
 
 pytestmark = [
@@ -129,6 +129,16 @@ def test_the_list_is_sorted_by_the_time_when_a_device_was_last_seen(admin_client
     response = admin_client.get(LIST, {"o": f"-{place}"})
     found = [patient.name for patient in response.context["cl"].result_list if patient.name != "none"]
     assert found == ["offline", "unseen", "online"]
+
+
+def test_a_row_shows_what_the_cache_has_saved(admin_client: Client, alice: Member, bob: Member):
+    Price.objects.create(model="", valid_from=current_month().replace(year=2020), per_1000_credits=500)
+    usage = {"day": current_month(), "patient": alice.patient.pk}
+    DailyUsage.objects.create(**usage, kind="live", characters=700, credits=700)
+    DailyUsage.objects.create(**usage, kind="cache", saved_characters=300)
+    DailyUsage.objects.create(**usage, kind="offline", saved_characters=900)
+    assert "700 30% from the cache, 150.00 USD saved" in row_of(admin_client, alice.patient)
+    assert "from the cache" not in row_of(admin_client, bob.patient)
 
 
 def test_a_page_of_many_patients_needs_few_queries(admin_client: Client, alice: Member):
