@@ -261,6 +261,7 @@ CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
         "img-src": ["'self'", "data:"],
+        "media-src": ["'self'", "data:"],  # the samples of a trial of models, which are not stored
         "object-src": ["'none'"],
         "base-uri": ["'none'"],
         "form-action": ["'self'"],

@@ -30,6 +30,7 @@ class UsageEvent(models.Model):
         WARM = "warm", "Pre-generated"
         PREVIEW = "preview", "Preview by a clinician"
         HEDGE = "hedge", "Second request"
+        TRIAL = "trial", "Trial of a model"
 
     class Outcome(models.TextChoices):
         UNKNOWN = "unknown", "Unconfirmed"
@@ -97,7 +98,10 @@ class UsageEvent(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(
-                    kind__in=["live", "retry", "backup", "cache", "offline", "probe", "warm", "preview", "hedge"]
+                    kind__in=[
+                        *("live", "retry", "backup", "cache", "offline", "probe", "warm", "preview", "hedge"),
+                        "trial",
+                    ]
                 ),
                 name="usage_kind",
             ),

@@ -30,7 +30,7 @@ Kind = UsageEvent.Kind
 
 LIVE_KINDS = (Kind.LIVE, Kind.RETRY, Kind.HEDGE)
 SAVED_KINDS = (Kind.CACHE, Kind.OFFLINE)
-OVERHEAD_KINDS = (Kind.PROBE, Kind.WARM, Kind.PREVIEW)  # billed, but not spoken to a patient
+OVERHEAD_KINDS = (Kind.PROBE, Kind.WARM, Kind.PREVIEW, Kind.TRIAL)  # billed, but not spoken to a patient
 BILLED_KINDS = (*LIVE_KINDS, Kind.BACKUP, *OVERHEAD_KINDS)
 PLAYED_KINDS = (*LIVE_KINDS, Kind.BACKUP, *SAVED_KINDS)
 
@@ -51,10 +51,10 @@ class PeriodStats:
     """Figures of the day, month or range that begins on `start`.
 
     `live`, `backup`, `other`, `characters` and `saved` are characters. `live` were spoken in the patient's voice,
-    `other` were used for probes, the phrase cache and previews, and `saved` were not billed. `requests`, `failed`,
-    `backups`, `offline` and `speeches` are counts. `p50_ms` and `p95_ms` are percentiles of the time to first audio,
-    None without speeches. `cost` is in PRICE_CURRENCY, None without a price. Of the credits, `unpriced_credits` have no
-    price and are not part of the cost. They are only counted if there are prices.
+    `other` were used for probes, the phrase cache, previews and trials of models, and `saved` were not billed.
+    `requests`, `failed`, `backups`, `offline` and `speeches` are counts. `p50_ms` and `p95_ms` are percentiles of the
+    time to first audio, None without speeches. `cost` is in PRICE_CURRENCY, None without a price. Of the credits,
+    `unpriced_credits` have no price and are not part of the cost. They are only counted if there are prices.
     """
 
     start: date

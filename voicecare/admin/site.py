@@ -25,7 +25,7 @@ from voicecare.accounts import oidc
 from voicecare.admin import oidc_pages, password_reset
 from voicecare.admin.audited import audited
 from voicecare.admin.login import AdminLoginForm
-from voicecare.admin.speech_models import models_page
+from voicecare.admin.speech_models import models_page, trial_page
 from voicecare.admin.two_factor import is_verified, must_set_up, two_factor_page
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
@@ -64,7 +64,8 @@ class VoicecareAdminSite(AdminSite):
             *oidc_pages.urls(self.each_context),
             *password_reset.urls(self.each_context),
             path("health/", self.admin_view(self.system_health), name="system-health"),
-            path("speech-models/", self.admin_view(self.speech_models), name="speech-models"),
+            path("models/", self.admin_view(self.models), name="models"),
+            path("models/trial/", self.admin_view(self.model_trial), name="models-trial"),
             path("live/", self.admin_view(self.live), name="live"),
             path("statements/<int:year>-<int:month>/", self.admin_view(self.statement), name="statement"),
             path(
@@ -160,8 +161,11 @@ class VoicecareAdminSite(AdminSite):
         }
         return TemplateResponse(request, "admin/health.html", {**self.each_context(request), **context})
 
-    def speech_models(self, request: HttpRequest) -> HttpResponse:
+    def models(self, request: HttpRequest) -> HttpResponse:
         return models_page(request, self.each_context)
+
+    def model_trial(self, request: HttpRequest) -> HttpResponse:
+        return trial_page(request, self.each_context)
 
     def statement(self, request: HttpRequest, year: int, month: int) -> HttpResponse:
         """Returns the page with the usage and the cost of a month, by patient and by voice."""

@@ -20,6 +20,7 @@ class Action(models.TextChoices):
     READ_TEXT = "read_text", "Read text"
     PLAY_RECORDING = "play_recording", "Play recording"
     PLAY_PREVIEW = "play_preview", "Play preview of a voice"
+    TRY_MODEL = "try_model", "Try a model"
     EXPORT = "export", "Export"
     SYNC = "sync", "Sync"
     RETRY = "retry", "Retry"

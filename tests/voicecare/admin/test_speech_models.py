@@ -1,22 +1,32 @@
 """The page about the model of all speech, over HTTP, with the sandbox as the provider."""
 
+import base64
 import html
+import re
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 from django.utils.html import strip_tags
 from pytest_django import Settings
 
-from tests.conftest import Member
+from tests.conftest import DEFAULT_VOICE, Member
 from tests.roles import role
 from tests.sandbox import SandboxProcess
+from tts.synthesis.model_trial import TEXT
+from usage.models import ProviderState, UsageEvent
+from usage.reports import queries
+from voicecare.admin.speech_models import RUNNING
+from voicecare.audit.models import AuditEntry
+from voicecare.patients.models import Voice
 
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at:UserWarning")]
 
-URL = reverse("admin:speech-models")
+URL = reverse("admin:models")
 MODELS = {"path": "^/v1/models"}
 
 
@@ -31,10 +41,14 @@ def provider(settings: Settings, sandbox: SandboxProcess) -> SandboxProcess:
     return sandbox
 
 
-def text(client: Client) -> str:
-    response = client.get(URL)
+def words(client: Client, url: str, *, confirmed: bool = False) -> str:
+    response = client.post(url, {"confirmed": "Yes"}, follow=True) if confirmed else client.get(url, follow=True)
     assert response.status_code == 200
     return " ".join(html.unescape(strip_tags(response.content.decode().replace("<", " <"))).split())
+
+
+def text(client: Client) -> str:
+    return words(client, URL)
 
 
 def staff(in_role: str) -> Client:
@@ -125,3 +139,103 @@ def test_an_id_with_markup_is_not_shown(admin_client: Client, provider: SandboxP
     provider.fault(kind="json", body=[listed("<script>alert(1)</script>")], match=MODELS)
     assert "1 more model of the account is not shown." in text(admin_client)
     assert b"<script>alert" not in admin_client.get(URL).content
+
+
+def trial_url(model: str) -> str:
+    return reverse("admin:models-trial", query={"model": model})
+
+
+@pytest.fixture
+def voice(transactional_db: None) -> Voice:
+    Voice.objects.get_or_create(provider_id=DEFAULT_VOICE, defaults={"name": "Rachel"})
+    found = Voice.objects.default("en")
+    assert found is not None
+    return found
+
+
+CHARACTERS = len(TEXT)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_trial_says_what_it_costs_and_sends_nothing_first(
+    admin_client: Client, voice: Voice, provider: SandboxProcess
+):
+    asked = words(admin_client, trial_url("eleven_v3"))
+    assert f"This is billed: 6 requests with {6 * CHARACTERS} characters together, about" in asked
+    assert "Yes" not in text(admin_client)
+    assert not UsageEvent.objects.exists()
+    assert not AuditEntry.objects.exists()
+    assert not [one for one in provider.requests() if one["path"] != "/v1/models"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_trial_is_measured_heard_and_balanced(admin_client: Client, voice: Voice, provider: SandboxProcess):
+    billed_before = provider.account()["credits"]
+    response = admin_client.post(trial_url("eleven_v3"), {"confirmed": "Yes"})
+    page = response.content.decode()
+    samples = [base64.b64decode(found) for found in re.findall(r'src="data:audio/mpeg;base64,([^"]+)"', page)]
+    assert len(samples) == 2
+    assert all(len(sample) > 16_000 for sample in samples)  # more than a second of 128 kbit/s
+    assert page.count("the median of") == 2
+    assert "no-store" in response["Cache-Control"]
+    events = UsageEvent.objects.all()
+    assert Counter((event.kind, event.outcome, event.model, event.characters) for event in events) == {
+        ("trial", "completed", "eleven_flash_v2_5", CHARACTERS): 3,
+        ("trial", "completed", "eleven_v3", CHARACTERS): 3,
+    }
+    assert sum(event.credits for event in events) == provider.account()["credits"] - billed_before
+    today = queries.daily_stats(queries.today(), queries.today())[0]
+    assert (today.other, today.characters, today.live) == (6 * CHARACTERS, 6 * CHARACTERS, 0)
+    (entry,) = AuditEntry.objects.all()
+    assert entry.action == "try_model"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_model_that_is_refused_is_said_and_the_other_is_measured(
+    admin_client: Client, voice: Voice, provider: SandboxProcess
+):
+    provider.fault(kind="json", body=[listed("eleven_flash_v2_5"), listed("eleven_gone")], match=MODELS)
+    page = words(admin_client, trial_url("eleven_gone"), confirmed=True)
+    assert "eleven_gone First audio unknown Billed 0 characters, 0 credits" in page
+    assert page.count("the median of") == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("eleven_flash_v2_5", "it is the current one."),
+        ("eleven_gone", "The account has no such model for speech any longer"),
+        ("", "The account has no such model for speech any longer"),
+        ("../../v1/voices", "The account has no such model for speech any longer"),
+    ],
+)
+def test_a_model_that_is_no_candidate_is_not_tried(admin_client: Client, model: str, reason: str):
+    shown = words(admin_client, trial_url(model), confirmed=True)
+    assert "No model was tried." in shown
+    assert reason in shown
+    assert not UsageEvent.objects.exists()
+    assert not AuditEntry.objects.exists()
+
+
+def test_without_credits_or_a_provider_nothing_is_tried(admin_client: Client, member: Callable[..., Member]):
+    member()
+    ProviderState.objects.update_or_create(pk=1, defaults={"quota": "spent"})
+    assert "The credits of the provider are used up." in words(admin_client, trial_url("eleven_v3"), confirmed=True)
+    ProviderState.objects.update(quota="available", circuit="open")
+    assert "The provider does not work at the moment." in words(admin_client, trial_url("eleven_v3"), confirmed=True)
+    assert not UsageEvent.objects.exists()
+
+
+def test_only_one_trial_runs_at_a_time(admin_client: Client, member: Callable[..., Member]):
+    member()
+    cache.add(RUNNING, "", 60)
+    assert "Another trial is running." in words(admin_client, trial_url("eleven_v3"), confirmed=True)
+    assert not UsageEvent.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["Clinician", "Auditor"])
+def test_only_administrators_may_try_a_model(name: str):
+    client = staff(name)
+    assert client.get(trial_url("eleven_v3")).status_code == 403
+    assert client.post(trial_url("eleven_v3"), {"confirmed": "Yes"}).status_code == 403
+    assert not UsageEvent.objects.exists()

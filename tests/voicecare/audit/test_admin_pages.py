@@ -385,7 +385,7 @@ PAGES: dict[str, tuple[str, Callable[[Client, Member], Any]]] = {
 OWN_ADD_PAGES = {"clone": ("add", upload), "voice": ("add", add_voice)}
 SHOWING = {
     *("index", "password_change_done", "autocomplete", "jsi18n", "app_list"),
-    *("system-health", "speech-models", "live", "statement", "statement-csv", "usage-csv"),
+    *("system-health", "models", "live", "statement", "statement-csv", "usage-csv"),
     *("patient-usage", "patient-live", "patient-usage-csv", "tts_phrase_coverage", "tts_phrase_coverage_progress"),
     "tts_phrase_suggestions",
     *("password-reset", "password-reset-done", "password-reset-complete", "oidc", "oidc-code"),
@@ -397,6 +397,7 @@ TESTED_ELSEWHERE = {
     "password-reset-confirm",
     "oidc-callback",
     "patients_voice_sample",
+    "models-trial",
 }
 
 
