@@ -127,8 +127,7 @@ export class Device {
         } else if (frame.type === "speech.queued") {
             this.queued.add(frame.id);
         } else if (frame.type === "speech.started") {
-            this.receiving = new Track(this.context, frame, () => this.onPlayed(frame.id));
-            this.tracks.set(frame.id, this.receiving);
+            this.onStartOfSpeech(frame);
         } else if (["speech.finished", "speech.failed", "speech.interrupted"].includes(frame.type)) {
             this.onEndOfSpeech(frame);
         }
@@ -157,11 +156,22 @@ export class Device {
         }
     }
 
+    onStartOfSpeech(frame) {
+        if (this.heard.includes(frame.id) || this.tracks.get(frame.id)?.isWhole) {
+            this.receiving = null; // a repetition of what was received as a whole: its audio is ignored
+            return;
+        }
+        this.receiving = new Track(this.context, frame, () => this.onPlayed(frame.id));
+        this.tracks.set(frame.id, this.receiving);
+    }
+
     onEndOfSpeech(frame) {
         this.own.delete(frame.id);
         this.queued.delete(frame.id);
         if (frame.type === "speech.interrupted") {
             this.discard([frame.id]);
+        } else if (frame.type === "speech.finished" && this.heard.includes(frame.id)) {
+            this.send({ type: "ack", id: frame.id }); // only the acknowledgement was lost
         } else if (this.receiving?.id === frame.id) {
             this.receiving.finish(frame.type === "speech.finished");
             this.receiving = null;

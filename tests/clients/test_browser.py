@@ -31,6 +31,28 @@ AudioBufferSourceNode.prototype.start = function (...at) {
 LONG = "This is a long text, which needs some time. It is about the weather, the garden, and what there is for lunch. "
 
 
+# A device that receives the same delivery three times: while it plays the first one, and after it has played.
+REPEATED = """async () => {
+    const { Device } = await import("./device.js");
+    const sent = [], heard = [];
+    const device = new Device("", "", { onState() {}, onSpeech: (text) => heard.push(text) });
+    await device.context.resume();
+    device.socket = { readyState: WebSocket.OPEN, send: (frame) => sent.push(JSON.parse(frame)) };
+    const deliver = () => {
+        device.onMessage(JSON.stringify({ type: "speech.started", id: "srv-1", format: "pcm_24000" }));
+        device.onMessage(new ArrayBuffer(48000));
+        device.onMessage(JSON.stringify({ type: "speech.finished", id: "srv-1" }));
+    };
+    deliver();
+    deliver();
+    while (!heard.length) await new Promise((resolve) => setTimeout(resolve, 50));
+    deliver();
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    clearTimeout(device.timer);
+    return [sent, heard];
+}"""
+
+
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -78,6 +100,13 @@ def test_a_text_is_heard_and_a_delivery_is_acknowledged(page: Page, server: Serv
     assert page.evaluate("window.loudest") > 0.02
     row = store.submit(alice.patient.pk, "Your daughter comes.", expires_in_s=900, author=None)
     until(lambda: Utterance.objects.get(pk=row.pk).heard_at is not None, 60)
+
+
+def test_a_delivery_that_comes_again_is_heard_once(page: Page):
+    page.get_by_role("heading").first.click()  # a browser plays sound only after a click
+    sent, heard = page.evaluate(REPEATED)
+    assert heard == ["Heard: 1.0 s"]
+    assert sent == [{"type": "ack", "id": "srv-1"}] * 2
 
 
 @pytest.mark.django_db(transaction=True)

@@ -98,6 +98,22 @@ def test_a_delivery_is_acknowledged_when_its_last_sample_was_played(connected: C
     assert connected.text(type="speech.finished", id="srv-1") == [f"send {json.dumps(ack, separators=(',', ':'))}"]
 
 
+def test_a_delivery_that_comes_again_while_it_plays_is_heard_once(connected: Core):
+    connected.text(type="speech.started", id="srv-1")
+    connected("audio 1 01020304")
+    connected("unplayed 2")
+    connected.text(type="speech.finished", id="srv-1")
+    assert connected("closed 1006") == ["again 999"]
+    connected("connected 4")
+    connected.text(**STARTED)
+    connected.text(type="speech.started", id="srv-1")
+    assert connected("audio 5 01020304") == []
+    assert connected.text(type="speech.finished", id="srv-1") == []
+    connected("unplayed 0")
+    assert connected.sent("tick 6") == [{"type": "ack", "id": "srv-1"}]
+    assert connected("tick 7") == []
+
+
 @pytest.mark.parametrize("ending", ["speech.failed", "speech.interrupted"])
 def test_what_was_not_played_to_its_end_is_not_acknowledged(connected: Core, ending: str):
     connected.text(type="speech.started", id="srv-1")

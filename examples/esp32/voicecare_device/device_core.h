@@ -50,11 +50,11 @@ class DeviceCore {
       start();
     } else if (type == "speech.started") {
       playing_ = id;
-      isRepetition_ = isHeard(id);
+      isRepetition_ = isHeard(id) || isReceived(id);
     } else if (type == "speech.finished" || type == "speech.failed") {
       if (id == playing_) {
-        if (isRepetition_) acknowledge(id);
-        else if (type == "speech.finished") ends_.push_back({id, written_});
+        if (isRepetition_ && isHeard(id)) acknowledge(id);  // otherwise `tick` does, after the last sample
+        else if (!isRepetition_ && type == "speech.finished") ends_.push_back({id, written_});
         playing_.clear();
       }
     } else if (type == "speech.interrupted") {
@@ -163,6 +163,14 @@ class DeviceCore {
   bool isHeard(const std::string& id) const {
     for (const std::string& heard : heard_) {
       if (heard == id) return true;
+    }
+    return false;
+  }
+
+  // Whether the speech was received to its end, and still plays.
+  bool isReceived(const std::string& id) const {
+    for (const End& end : ends_) {
+      if (end.id == id) return true;
     }
     return false;
   }
