@@ -244,15 +244,19 @@ def shared_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
 
 @pytest.fixture
 def server(shared_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
-    """The server that all tests share. The database is flushed between tests, after all devices have disconnected."""
+    """The server that all tests share. The database is flushed between tests, after the server has written all rows."""
     yield shared_server
-    wait_until_all_disconnected(shared_server)
+    wait_until_idle(shared_server)
 
 
-def wait_until_all_disconnected(server: ServerProcess, timeout_s: float = 5) -> None:
-    """Wait until no device is connected. All rows are then written, so the database can be flushed."""
+def wait_until_idle(server: ServerProcess, timeout_s: float = 15) -> None:
+    """Wait until no device is connected, no request to the provider is in progress, and no row waits to be written.
+
+    A row that is written after the flush would be in the ledger of the next test, and not in the provider's history.
+    """
+    gauges = ("voicecare_devices_connected", "voicecare_slots_held", "voicecare_recorder_backlog")
     deadline = time.monotonic() + timeout_s
-    while server.gauge("voicecare_devices_connected") and time.monotonic() < deadline:
+    while any(map(server.gauge, gauges)) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 

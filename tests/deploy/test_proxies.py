@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.clinicians import Clinician, clinician
-from tests.conftest import Member, wait_until_all_disconnected
+from tests.conftest import Member, wait_until_idle
 from tests.deploy.proxies import CaddyProxy, NginxProxy, Proxy
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
@@ -40,7 +40,7 @@ def running_proxy(request: pytest.FixtureRequest, web: ServerProcess) -> Iterato
 @pytest.fixture
 def proxy(running_proxy: Proxy, web: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[Proxy]:
     yield running_proxy
-    wait_until_all_disconnected(web)
+    wait_until_idle(web)
 
 
 @pytest.fixture

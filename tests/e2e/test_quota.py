@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from tests.conftest import Member, wait_until_all_disconnected
+from tests.conftest import Member, wait_until_idle
 from tests.e2e.device import Device, spoken_order
 from tests.e2e.rows import accounts_of, in_database, state_of, wait_for_state
 from tests.sandbox import SandboxProcess
@@ -31,7 +31,7 @@ def server(shared_server: ServerProcess, sandbox: SandboxProcess, transactional_
     yield shared_server
     restore_quota(sandbox)
     wait_until_available(shared_server)
-    wait_until_all_disconnected(shared_server)
+    wait_until_idle(shared_server)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def other_server(
     yield second_server
     restore_quota(sandbox)
     wait_until_available(second_server)
-    wait_until_all_disconnected(second_server)
+    wait_until_idle(second_server)
 
 
 def exhaust_quota(sandbox: SandboxProcess, form: str = "legacy") -> None:
