@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import requests
 from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 
+from voicecare.providers.elevenlabs.analytics import AnalyticsTable
 from voicecare.providers.elevenlabs.error_mapping import MAX_BODY_BYTES, error_from_response
 from voicecare.providers.elevenlabs.requests import path_segment, request_headers
 from voicecare.providers.elevenlabs.responses import (
@@ -136,6 +137,22 @@ class AccountClient:
         reply = self._get_json("/v1/usage/character-stats", metric=metric, aggregation_interval="hour", **times)
         return CharacterStats.from_json(reply)
 
+    def usage_by_product(self, start_ms: int, end_ms: int, *, time_zone: str) -> AnalyticsTable:
+        """Returns the credits of each hour between two times, for a workspace that is billed in credits.
+
+        The times are Unix times in milliseconds, both included. Hours start as clocks in `time_zone` (IANA) show it.
+        """
+        hours = {"start_time": start_ms, "end_time": end_ms, "interval_seconds": 3600}
+        return self._analytics("query/usage-by-product-over-time", {**hours, "time_zone": time_zone})
+
+    def cost(self, start_ms: int, end_ms: int) -> AnalyticsTable:
+        """Returns the cost of each UTC day between two times in milliseconds, for a workspace billed in money."""
+        return self._analytics("usage", {"start_time": start_ms, "end_time": end_ms, "interval_seconds": 86_400})
+
+    def request_list(self, start_ms: int, end_ms: int, *, limit: int = 1000) -> AnalyticsTable:
+        """Returns the oldest requests between two times in milliseconds, at most `limit`."""
+        return self._analytics("requests", {"start_time": start_ms, "end_time": end_ms, "limit": limit, "sort": "asc"})
+
     def history(
         self, after_unix: int | None = None, before_unix: int | None = None, *, voice_id: str | None = None
     ) -> Iterator[HistoryItem]:
@@ -160,6 +177,10 @@ class AccountClient:
         """
         self._request("DELETE", f"/v1/history/{path_segment(item_id)}")
 
+    def _analytics(self, call: str, query: Mapping[str, str | int]) -> AnalyticsTable:
+        reply = self._request("POST", f"/v1/workspace/analytics/{call}", query=query)
+        return AnalyticsTable.from_json(parse_json(reply))
+
     def _get_json(self, path: str, **query: str | int | None) -> object:
         given = {name: value for name, value in query.items() if value is not None}
         return parse_json(self._request("GET", f"{path}?{urlencode(given)}" if given else path))
@@ -171,11 +192,14 @@ class AccountClient:
         *,
         form: Mapping[str, str] | None = None,
         files: Sequence[tuple[str, SampleFile]] | None = None,
+        query: Mapping[str, str | int] | None = None,
     ) -> bytes:
         connect_s, read_s = self._timeout
         timeout = (connect_s, max(read_s, _CLONING_TIMEOUT_S) if files else read_s)
         try:
-            request = self._session.prepare_request(requests.Request(method, self._base_url, data=form, files=files))
+            request = self._session.prepare_request(
+                requests.Request(method, self._base_url, data=form, files=files, json=query)
+            )
             request.url = self._base_url + path  # set afterwards, because requests would undo the quoting of dots
             with self._session.send(request, stream=True, timeout=timeout, allow_redirects=False) as response:
                 self.responded_at = _date(response.headers.get("Date", ""))

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from voicecare.providers.elevenlabs.sandbox import control
 from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Synthesizer
-from voicecare.providers.elevenlabs.sandbox.api import account, speech, voices
+from voicecare.providers.elevenlabs.sandbox.api import account, analytics, speech, voices
 from voicecare.providers.elevenlabs.sandbox.api.middleware import add_trace_headers, plain_errors
 from voicecare.providers.elevenlabs.sandbox.state import SANDBOX, Sandbox
 from voicecare.providers.espeak.client import OfflineSynthesizer
@@ -22,7 +22,7 @@ def make_app(first_byte_ms: float = 120.0) -> web.Application:
     app = web.Application(middlewares=[plain_errors], client_max_size=MAX_REQUEST_BYTES)
     espeak = OfflineSynthesizer()
     app[SANDBOX] = Sandbox(Synthesizer(espeak), first_byte_ms)
-    for part in (speech, voices, account, control):
+    for part in (speech, voices, account, analytics, control):
         part.add_routes(app.router)
     app.on_response_prepare.append(add_trace_headers)
 

@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass
 from voicecare.providers.elevenlabs.sandbox.faults.faults import InvalidControlRequest, reject_unknown_fields
 
 PERIOD_S = 30 * 24 * 3600
-CHOICES = {"quota_form": ("legacy", "new"), "newer_models": ("dialogue", "speech", "both")}
+CHOICES = {
+    "quota_form": ("legacy", "new"),
+    "newer_models": ("dialogue", "speech", "both"),
+    "usage_call": ("credits", "cost", "deprecated"),
+    "request_list": ("full", "documented", "off"),
+    "currency": ("usd", "eur", "inr", "pln", "gbp"),
+}
 
 
 @dataclass
@@ -23,6 +29,10 @@ class SandboxConfig:
     Accounts that were made after March 2026 have no `premade_voices`. `region` is the header `x-region` of
     every response. Without `history_filters`, the history ignores the filters of a request, as the provider may do.
     Without `zero_retention`, `enable_logging=false` is accepted and ignored, as on plans that do not include it.
+    Without `history`, the history is empty. `usage_call` is how the usage can be read: `credits` (usage by product, for
+    workspaces billed in credits), `cost` (for those billed in `currency`), or `deprecated` (only the older statistics,
+    which every account has). `request_list` is the list of requests: with all columns, with only the `documented` ones,
+    or `off`, which stands for a key without the permission.
     """
 
     first_byte_ms: float = 120.0
@@ -43,6 +53,10 @@ class SandboxConfig:
     region: str = "us-central1"
     history_filters: bool = True
     zero_retention: bool = True
+    history: bool = True
+    usage_call: str = "credits"
+    request_list: str = "full"
+    currency: str = "usd"
 
     def __post_init__(self) -> None:
         self.reset_unix = self.reset_unix or int(time.time()) + PERIOD_S

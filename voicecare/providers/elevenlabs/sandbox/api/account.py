@@ -69,6 +69,7 @@ async def history(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
         billed
         for billed in reversed(sandbox.account.billed_requests)
         if billed.kept
+        and sandbox.config.history
         and query.get("voice_id") in (None, billed.voice_id)
         and query.get("model_id") in (None, billed.model_id)
         and query.get("source") in (None, "TTS")
