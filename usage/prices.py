@@ -9,6 +9,7 @@ rounded only where they are displayed.
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Self
 
@@ -55,6 +56,19 @@ class PriceList:
             for index, price in enumerate(self.prices)
         ]
         return Case(*conditions, default=Value(None), output_field=IntegerField())
+
+    def cost_on(self, day: date, credits_by_model: Iterable[tuple[str, int]]) -> Cost:
+        """Return the cost of the credits of one day, which are grouped by model."""
+
+        def index(model: str) -> int | None:
+            fits = (
+                place
+                for place, price in enumerate(self.prices)
+                if price.model in ("", model) and price.valid_from <= day
+            )
+            return next(fits, None)
+
+        return self.cost((index(model), credits) for model, credits in credits_by_model)
 
     def cost(self, credits_by_index: Iterable[tuple[int | None, int]]) -> Cost:
         """Return the cost of credits that are grouped by the index of their price.

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 import pytest
@@ -19,8 +20,9 @@ from tts.conversations import lifecycle
 from tts.models import Conversation
 from usage.ledger import events as ledger
 from usage.ledger import journal, rollup
-from usage.models import DailyUsage, Incident, Reconciliation, UsageEvent
-from usage.reconciliation import comparison, reconciler
+from usage.models import DailyUsage, Incident, Price, Reconciliation, UsageEvent
+from usage.reconciliation import reconciler
+from usage.reconciliation.day import DayRange
 from usage.reports import queries
 from voicecare_client import DeviceError
 
@@ -44,9 +46,7 @@ def reconcile(day_is_over: bool) -> Reconciliation:
     """Reconcile the day of the speech, as in half an hour or after its end. Twice, because beat may ask twice."""
     began = UsageEvent.objects.order_by("started_at").values_list("started_at", flat=True)[0]
     day = rollup.day_of(began)
-    now = (
-        comparison.DayRange(day).end + timedelta(hours=2) if day_is_over else datetime.now(UTC) + timedelta(minutes=30)
-    )
+    now = DayRange(day).end + timedelta(hours=2) if day_is_over else datetime.now(UTC) + timedelta(minutes=30)
     for _ in range(2):
         assert reconciler.reconcile_day(day, now, lifecycle.add_reconciled_characters, force=True)
     return Reconciliation.objects.get(day=day)
@@ -111,7 +111,7 @@ async def test_a_day_agrees_with_the_provider_although_others_use_the_account(
     sandbox.add_external_usage("x" * 500, kept=False)
     for _ in range(2):
         row = await in_database(reconcile, True)
-    assert row.unexplained_characters == 500
+    assert row.unexplained_credits == sandbox.account()["credits"] - account["credits"] == 500
     drift = await in_database(list, Incident.objects.filter(kind="drift").values_list("key", "resolved_at"))
     assert drift == [(str(row.day), None)]
 
@@ -126,13 +126,21 @@ def balances() -> tuple[dict[UUID, int], dict[UUID, int]]:
     return dict(own), dict(events.annotate(sum=Sum("characters")))
 
 
+@pytest.mark.parametrize(
+    ("usage_call", "has_history"), [("credits", True), ("cost", True), ("deprecated", True), ("credits", False)]
+)
 async def test_after_killed_servers_all_accounts_agree_exactly(
-    own_server: Callable[..., ServerProcess], sandbox: SandboxProcess, member: Callable[..., Member]
+    own_server: Callable[..., ServerProcess],
+    sandbox: SandboxProcess,
+    member: Callable[..., Member],
+    usage_call: str,
+    has_history: bool,
 ) -> None:
     """The servers are killed at different moments of a request: sent, billed, answered, recorded. The journals have the
     attempts that were not written yet.
     """
-    sandbox.settings(concurrency=30)
+    sandbox.settings(concurrency=30, usage_call=usage_call, history=has_history)
+    await in_database(Price.objects.create, per_1000_credits=Decimal("0.3"), valid_from=date(2026, 1, 1))
     sandbox.fault(kind="unanswered", seconds=0.3, every=5)
     cast = await in_database(lambda: [member(f"Patient {number}") for number in range(8)])
 
@@ -159,3 +167,11 @@ async def test_after_killed_servers_all_accounts_agree_exactly(
     assert counters == {key: sums.get(key, 0) for key in counters}
     assert sum(sums.values()) == await in_database(daily_characters) == sandbox.account()["characters"] > 0
     assert row.external_characters == 0
+
+    row = await in_database(reconcile, True)
+    assert (row.usage_call, row.request_call) == (usage_call, "history" if has_history else "requests")
+    assert row.provider_characters == row.characters == sandbox.account()["characters"]
+    assert row.provider_credits == row.credits == sandbox.account()["credits"]
+    assert (row.unexplained_characters, row.unexplained_credits, row.provider_cost) == (0, 0, row.cost)
+    assert (row.cost is not None) == (usage_call == "cost")
+    assert not await in_database(Incident.objects.filter(kind="drift").exists)

@@ -167,8 +167,19 @@ class DailyUsage(models.Model):
 class Reconciliation(models.Model):
     """The ledger of one day compared with the provider's figures, and the outcome of the day's unknown attempts.
 
-    The provider's figures are null until the day is over. They stay null if they could not be read.
+    The provider's figures are null until the day is over. They stay null if they could not be read. `usage_call` is the
+    call that brought the provider's sums, `request_call` the one that listed single requests. Costs are those of the
+    day in UTC, and null unless the workspace is billed in money.
     """
+
+    class UsageCall(models.TextChoices):
+        CREDITS = "credits", "usage in credits"
+        COST = "cost", "cost in money"
+        DEPRECATED = "deprecated", "older statistics, which the provider will end"
+
+    class RequestCall(models.TextChoices):
+        HISTORY = "history", "the history"
+        REQUESTS = "requests", "the list of requests"
 
     id = models.BigAutoField(primary_key=True)
     day = models.DateField(unique=True)
@@ -183,6 +194,32 @@ class Reconciliation(models.Model):
         null=True, help_text="Characters of the day in the provider's figures."
     )
     provider_credits = models.BigIntegerField(null=True)
+    provider_cost = models.DecimalField(
+        max_digits=14, decimal_places=2, null=True, help_text="What the provider charged for the day in UTC."
+    )
+    cost = models.DecimalField(
+        max_digits=14, decimal_places=2, null=True, help_text="Cost of the day in UTC, from the ledger and our prices."
+    )
+    currency = models.CharField(max_length=3, blank=True, db_default="", help_text="The currency of the costs.")
+    usage_call = models.CharField(
+        "read from",
+        max_length=10,
+        choices=UsageCall,
+        blank=True,
+        db_default="",
+        help_text="The call of the provider that has its sums.",
+    )
+    request_call = models.CharField(
+        "requests from",
+        max_length=10,
+        choices=RequestCall,
+        blank=True,
+        db_default="",
+        help_text="The call of the provider that lists single requests.",
+    )
+    unexplained_credits = models.BigIntegerField(
+        null=True, help_text="Credits of the difference without an explanation."
+    )
     unexplained_characters = models.BigIntegerField(
         db_column="unexplained", null=True, help_text="Characters of the difference without an explanation."
     )

@@ -1,151 +1,33 @@
 """Compares one day of the ledger with the provider's figures, saves the result and reports a difference."""
 
-import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial
-from typing import NamedTuple, Self, TypeVar
 
 import structlog
+from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, Q, Sum
 
 from usage.alerts import incidents
 from usage.ledger import events as ledger
-from usage.ledger import rollup
-from usage.models import DailyUsage, HistoryDeletion, Reconciliation, UsageEvent
+from usage.models import DailyUsage, Reconciliation, UsageEvent
+from usage.prices import PriceList
 from usage.provider_state import quota
-from usage.reconciliation import provider_usage
+from usage.reconciliation import provider_usage, usage_calls
+from usage.reconciliation.day import AnsweredRequest, DayRange, DayReconciliation, History, Removed, answered_requests
 from usage.reconciliation.explanation import Discrepancy, explain
 from usage.reconciliation.matching import match_key
-from usage.reconciliation.provider_usage import ProviderDataUnavailable
-from voicecare.providers.elevenlabs.account import AccountClient
+from usage.reconciliation.usage_calls import UTC_DAY, ProviderFigures
 from voicecare.providers.elevenlabs.responses import HistoryItem
 
-MIN_HISTORY_COVERAGE = 0.99  # part of our answered requests that a trustworthy history must contain
 MIDNIGHT_MARGIN = timedelta(seconds=60)  # the provider may count such a request for the adjacent day
-DELETION_OVERLAP = timedelta(hours=2)  # the last requests come after the deletion was requested
-DAY_OVERLAP = timedelta(minutes=10)  # a day's history has items of requests that started just outside it
 
 SAME_PERIOD_TOLERANCE = timedelta(days=1)  # two reset times this close belong to one billing period
 
-T = TypeVar("T")
-History = Sequence[HistoryItem]
-
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DayRange:
-    """A day in USAGE_TIME_ZONE, from `start` (inclusive) to `end` (exclusive)."""
-
-    day: date
-
-    @property
-    def start(self) -> datetime:
-        return rollup.start_of_day(self.day)
-
-    @property
-    def end(self) -> datetime:
-        return rollup.start_of_day(self.day + timedelta(days=1))
-
-    def events(self) -> QuerySet[UsageEvent]:
-        return UsageEvent.objects.filter(started_at__gte=self.start, started_at__lt=self.end).order_by()
-
-    def contains(self, unix: int | None) -> bool:
-        return unix is not None and self.start.timestamp() <= unix < self.end.timestamp()
-
-
-class AnsweredRequest(NamedTuple):
-    """A request in the ledger that the provider has answered."""
-
-    request_id: str
-    characters: int
-    credits: int
-    outcome: str
-    started_at: datetime
-    patient: uuid.UUID | None = None
-    voice: uuid.UUID | None = None
-
-
-def answered_requests(day_range: DayRange) -> list[AnsweredRequest]:
-    """Return the answered requests of the day from the ledger, and those of DAY_OVERLAP before and after it.
-
-    The provider's history may have these neighbouring requests on this side of midnight.
-    """
-    start, end = day_range.start - DAY_OVERLAP, day_range.end + DAY_OVERLAP
-    near = UsageEvent.objects.filter(started_at__gte=start, started_at__lt=end)
-    rows = near.exclude(request_id="").order_by().values_list(*AnsweredRequest._fields)
-    return [AnsweredRequest(*row) for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """The patients and the voices whose requests this server deletes from the provider's history."""
-
-    patients: frozenset[uuid.UUID]
-    voices: frozenset[uuid.UUID]
-
-    @classmethod
-    def since(cls, day_range: DayRange) -> Self:
-        """A patient whose deletion was requested before the day has no requests of the day."""
-        rows = HistoryDeletion.objects.filter(created_at__gte=day_range.start - DELETION_OVERLAP)
-        pairs = list(rows.values_list("patient", "voice"))
-        return cls(
-            frozenset(patient for patient, voice in pairs if patient is not None and voice is None),
-            frozenset(voice for _, voice in pairs if voice is not None),
-        )
-
-    def has(self, request: AnsweredRequest) -> bool:
-        return request.patient in self.patients or request.voice in self.voices
-
-
-def verified_history(client: AccountClient, day_range: DayRange, until: datetime, answered_by: datetime) -> History:
-    """Return the provider's history from the start of the day to `until`, if it contains our own requests.
-
-    Raises ProviderDataUnavailable if the history cannot be read, or if it lacks too many completed requests that
-    started before `answered_by` (MIN_HISTORY_COVERAGE). Such a history was deleted, belongs to another workspace, or
-    identifies requests in another way. It must not prove that an unknown attempt was not billed. Requests that this
-    server deletes from the history are not expected there.
-    """
-    removed = Removed.since(day_range)
-    history = provider_usage.history(client, day_range.start, until)
-    history_ids = {match_key(item) for item in history}
-    start, end = day_range.start, min(until, answered_by)
-    our_ids = [
-        request.request_id
-        for request in answered_requests(day_range)
-        if request.outcome == ledger.Outcome.COMPLETED
-        and start <= request.started_at < end
-        and not removed.has(request)
-    ]
-    missing = sum(request_id not in history_ids for request_id in our_ids)
-    if missing > (1 - MIN_HISTORY_COVERAGE) * len(our_ids):
-        raise ProviderDataUnavailable(f"it lacks {missing:,} of {len(our_ids):,} requests that the provider answered")
-    return history
-
-
-@dataclass(slots=True)
-class DayReconciliation:
-    """One reconciliation of one day. `history` is the provider's history, or None if it could not be read.
-
-    `errors` has a sentence for each figure of the provider that could not be read.
-    """
-
-    client: AccountClient
-    day_range: DayRange
-    now: datetime
-    history: History | None = None
-    errors: list[str] = field(default_factory=list)
-
-    def read(self, what: str, read: Callable[[], T]) -> T | None:
-        try:
-            return read()
-        except ProviderDataUnavailable as error:
-            log.warning("reconciliation.read_failed", day=str(self.day_range.day), what=what, reason=str(error))
-            self.errors.append(f"{what} could not be read: {error}.")
-            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +75,7 @@ def save_result(look: DayReconciliation, *, is_over: bool) -> None:
     for name, value in _ledger_figures(look.day_range).items():
         setattr(row, name, value)
     row.external_characters, row.checked_at = _sum(unmatched.external, "characters"), look.now
+    row.request_call = look.request_call or row.request_call
     discrepancies, notes = _compare(look, row, unmatched) if is_over else ([], ["The day is not over."])
     if discrepancies:
         row.compared_at = look.now
@@ -221,6 +104,12 @@ _RESULT_FIELDS = [
     "provider_characters",
     "provider_credits",
     "unexplained_characters",
+    "unexplained_credits",
+    "provider_cost",
+    "cost",
+    "currency",
+    "usage_call",
+    "request_call",
     "external_characters",
     "billed_attempts",
     "unbilled_attempts",
@@ -250,43 +139,101 @@ def _ledger_figures(day_range: DayRange) -> dict[str, int]:
 def _compare(
     look: DayReconciliation, row: Reconciliation, unmatched: UnmatchedUsage
 ) -> tuple[list[Discrepancy], list[str]]:
-    near_midnight = Q()
-    for midnight in (look.day_range.start, look.day_range.end):
-        near_midnight |= Q(started_at__gte=midnight - MIDNIGHT_MARGIN, started_at__lt=midnight + MIDNIGHT_MARGIN)
+    near_midnight = _near(look.day_range.start) | _near(look.day_range.end)
     events = UsageEvent.objects.filter(near_midnight).order_by()
     margins = events.aggregate(**{unit: Sum(unit, default=0) for unit in provider_usage.METRICS})
+    try:
+        read = partial(usage_calls.read_figures, look.client, look.day_range.start, look.day_range.end, look.now)
+        figures = look.read("The provider's usage", read)
+    except usage_calls.DayNotOver:
+        return [], ["The provider counts days in UTC, and this one is not over."]
+    row.usage_call = row.usage_call if figures is None else figures.call
     # A history from which this server has deleted requests has no sum of the day.
     has_deleted = any(map(Removed.since(look.day_range).has, answered_requests(look.day_range)))
+    items = None if look.history is None or has_deleted else _items_of_day(look.day_range, look.history)
     discrepancies = []
     for unit in provider_usage.METRICS:
-        # The figure of the statistics, otherwise the sum of the history, otherwise the figure saved before.
-        read = partial(provider_usage.usage_total, look.client, unit, look.day_range.start, look.day_range.end)
-        provider = look.read(f"The provider's {unit}", read)
-        if provider is None and look.history is not None and not has_deleted:
-            provider = _sum(_items_of_day(look.day_range, look.history), unit)
+        # The figure of the usage call, otherwise the sum of the requests, otherwise the figure saved before.
+        provider = None if figures is None else getattr(figures, unit)
+        if provider is None and items is not None and all(getattr(item, unit) for item in items):
+            provider = _sum(items, unit)
         elif provider is None:
             provider = getattr(row, f"provider_{unit}")
         setattr(row, f"provider_{unit}", provider)
+        setattr(row, f"unexplained_{unit}", None)
         if provider is not None:
-            discrepancies.append(
-                Discrepancy(
-                    unit,
-                    getattr(row, unit),
-                    provider,
-                    external=_sum(unmatched.external, unit),
-                    unbilled=_sum(unmatched.unbilled, unit),
-                    unknown=row.unknown_characters,
-                    midnight_margin=margins[unit],
-                )
+            discrepancy = Discrepancy(
+                unit,
+                getattr(row, unit),
+                provider,
+                external=_sum(unmatched.external, unit),
+                unbilled=_sum(unmatched.unbilled, unit),
+                unknown=row.unknown_characters,
+                midnight_margin=margins[unit],
             )
-    row.unexplained_characters = discrepancies[0].unexplained if row.provider_characters is not None else None
+            setattr(row, f"unexplained_{unit}", discrepancy.unexplained)
+            discrepancies.append(discrepancy)
+    cost, notes = _compare_cost(look, row, figures, unmatched)
+    discrepancies += cost
     growth = _counter_growth(look, row)
     if growth is None:
-        return discrepancies, []
+        return discrepancies, notes
     if not discrepancies:
-        return [growth], ["These figures are the growth of the subscription's counter since the previous reading."]
+        return [growth], [
+            *notes,
+            "These figures are the growth of the subscription's counter since the previous reading.",
+        ]
     note = f"The subscription's counter grew by {growth.provider:,} credits. The ledger has {growth.ledger:,}."
-    return discrepancies, [note]
+    return discrepancies, [*notes, note]
+
+
+def _compare_cost(
+    look: DayReconciliation, row: Reconciliation, figures: ProviderFigures | None, unmatched: UnmatchedUsage
+) -> tuple[list[Discrepancy], list[str]]:
+    """Compare the provider's cost of the UTC day with the ledger's, which is credits times our prices."""
+    if figures is None or figures.cost is None:
+        return [], []
+    row.provider_cost, row.currency = Decimal(figures.cost).scaleb(-2), figures.currency
+    row.cost = None
+    charged = f"The provider charged {row.provider_cost:,.2f} {figures.currency} for the day in UTC."
+    if figures.currency != settings.PRICE_CURRENCY:
+        return [], [f"{charged} It is not compared, because our prices are in {settings.PRICE_CURRENCY}."]
+    day, prices = row.day, PriceList.read()
+    midnight = usage_calls.utc_day(look.day_range.start)
+    events = UsageEvent.objects.filter(started_at__gte=midnight, started_at__lt=midnight + UTC_DAY).order_by()
+    sums = events.values("model").annotate(
+        used=Sum("credits", default=0),
+        unknown=Sum("requested_characters", filter=Q(outcome=ledger.Outcome.UNKNOWN), default=0),
+    )
+    rows = list(sums.values_list("model", "used", "unknown"))
+
+    def hundredths(credits: Iterable[tuple[str, int | None]]) -> int | None:
+        cost = prices.cost_on(day, ((model, number or 0) for model, number in credits))
+        return None if cost.amount is None or cost.unpriced_credits else round(cost.amount * 100)
+
+    used = hundredths((model, number) for model, number, _ in rows)
+    if used is None:
+        return [], [f"{charged} It is not compared, because the credits of the day have no price."]
+    row.cost = Decimal(used).scaleb(-2)
+    margins = [
+        (event.model, event.credits)
+        for event in UsageEvent.objects.filter(_near(midnight) | _near(midnight + UTC_DAY)).only("model", "credits")
+    ]
+    discrepancy = Discrepancy(
+        "cost",
+        used,
+        figures.cost,
+        external=hundredths((item.model_id, item.credits) for item in unmatched.external) or 0,
+        unbilled=hundredths((request.model, request.credits) for request in unmatched.unbilled) or 0,
+        unknown=hundredths((model, unknown) for model, _, unknown in rows) or 0,
+        midnight_margin=hundredths(margins) or 0,
+        currency=figures.currency,
+    )
+    return [discrepancy], []
+
+
+def _near(midnight: datetime) -> Q:
+    return Q(started_at__gte=midnight - MIDNIGHT_MARGIN, started_at__lt=midnight + MIDNIGHT_MARGIN)
 
 
 def _counter_growth(look: DayReconciliation, row: Reconciliation) -> Discrepancy | None:

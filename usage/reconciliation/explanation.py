@@ -1,6 +1,7 @@
 """Explains the difference between the ledger's and the provider's figure of one day, in sentences. Pure."""
 
 from dataclasses import dataclass
+from functools import partial
 
 TOLERANCE_ABSOLUTE = 100  # characters or credits; a smaller difference is never drift, even on a quiet day
 TOLERANCE_RATIO = 0.01
@@ -9,6 +10,8 @@ TOLERANCE_RATIO = 0.01
 @dataclass(frozen=True, slots=True)
 class Discrepancy:
     """One figure of one day in the ledger and at the provider, in characters or credits (`unit`).
+
+    A cost is in hundredths of `currency`, and its `unit` is "cost". Other figures have no currency.
 
     `external` comes from requests in the provider's history that this server did not make. `unbilled` comes from
     interrupted requests that are in the ledger, but not in the history. `unknown` comes from attempts that may have
@@ -23,6 +26,11 @@ class Discrepancy:
     unbilled: int = 0
     unknown: int = 0
     midnight_margin: int = 0
+    currency: str = ""
+
+    def words(self, figure: int, sign: str = "") -> str:
+        """Return the figure as it is displayed. With the sign "+", a positive one has it, too."""
+        return f"{figure / 100:{sign},.2f} {self.currency}" if self.currency else f"{figure:{sign},}"
 
     @property
     def difference(self) -> int:
@@ -59,25 +67,25 @@ class Discrepancy:
 
 def explain(discrepancy: Discrepancy) -> str:
     """Return sentences for administrators: the two figures and the known causes of their difference."""
-    unit = discrepancy.unit
+    unit, words, signed = discrepancy.unit, discrepancy.words, partial(discrepancy.words, sign="+")
     if not discrepancy.difference:
-        return f"{unit.capitalize()}: {discrepancy.ledger:,} in the ledger and at the provider."
+        return f"{unit.capitalize()}: {words(discrepancy.ledger)} in the ledger and at the provider."
     sentences = [
-        f"{unit.capitalize()}: {discrepancy.ledger:,} in the ledger, {discrepancy.provider:,} at the provider "
-        f"({discrepancy.difference:+,})."
+        f"{unit.capitalize()}: {words(discrepancy.ledger)} in the ledger, {words(discrepancy.provider)} at the "
+        f"provider ({signed(discrepancy.difference)})."
     ]
     if discrepancy.external:
         sentences.append(
-            f"Other users of the account: {discrepancy.external:,} from requests that this server did not make."
+            f"Other users of the account: {words(discrepancy.external)} from requests that this server did not make."
         )
     if discrepancy.unbilled:
-        sentences.append(f"Interrupted requests that the provider did not bill: {discrepancy.unbilled:,}.")
+        sentences.append(f"Interrupted requests that the provider did not bill: {words(discrepancy.unbilled)}.")
     if discrepancy.drifts:
-        sentences.append(f"Unexplained: {discrepancy.unexplained:+,}.")
+        sentences.append(f"Unexplained: {signed(discrepancy.unexplained)}.")
     elif discrepancy.unexplained:
-        sentences.append(f"The remaining {discrepancy.unexplained:+,} are within the tolerance for rounding.")
+        sentences.append(f"The remaining {signed(discrepancy.unexplained)} are within the tolerance for rounding.")
     elif discrepancy.residual > discrepancy.midnight_margin:
-        sentences.append(f"The remaining {discrepancy.residual:+,} may come from attempts that are still unknown.")
+        sentences.append(f"The remaining {signed(discrepancy.residual)} may come from attempts that are still unknown.")
     elif discrepancy.residual:
-        sentences.append(f"The remaining {discrepancy.residual:+,} may come from requests around midnight.")
+        sentences.append(f"The remaining {signed(discrepancy.residual)} may come from requests around midnight.")
     return " ".join(sentences)

@@ -19,6 +19,8 @@ from voicecare.providers.elevenlabs.responses import HistoryItem, Subscription
 from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
 
 MARGIN_S = 300  # read beyond both ends of a day, because clocks differ and requests take time
+MARGIN_MS = MARGIN_S * 1000
+PAGE_SIZE = 1000  # of the list of requests
 MAX_ITEMS = 100_000  # items of one day; several hundred patients who talk all day
 MAX_READ_S = 150.0  # a task has ten minutes and other requests to make
 MAX_UNIX = 10**11  # a higher number cannot be seconds, it is milliseconds
@@ -34,6 +36,10 @@ class ProviderDataUnavailable(Exception):
     """A figure of the provider is not available. The message gives the reason for administrators."""
 
 
+class Refused(ProviderDataUnavailable):
+    """The provider refuses the call: the API key, the plan or the account does not have it."""
+
+
 def account_client() -> closing[AccountClient]:
     """Return a client for the provider's account. It is closed at the end of the `with` block."""
     return closing(AccountClient(settings.ELEVENLABS_BASE_URL, credentials.api_key()))
@@ -46,7 +52,33 @@ def history(client: AccountClient, begins: datetime, ends: datetime) -> list[His
     """
     if settings.ELEVENLABS_ZERO_RETENTION:
         raise ProviderDataUnavailable("zero retention is on, so there is no history")
-    return _wrap_errors(lambda: list(items_between(client, begins, ends)))
+    return wrap_errors(lambda: list(items_between(client, begins, ends)))
+
+
+def request_list(client: AccountClient, begins: datetime, ends: datetime) -> list[HistoryItem]:
+    """Return the speech requests of the provider's list between two times, with a margin of MARGIN_S at both ends.
+
+    The list also has requests that the history leaves out. Raises ProviderDataUnavailable if it was not read
+    completely.
+    """
+    return wrap_errors(lambda: list(_listed_requests(client, _ms(begins) - MARGIN_MS, _ms(ends) + MARGIN_MS).values()))
+
+
+def _listed_requests(client: AccountClient, start: int, end: int) -> dict[str, HistoryItem]:
+    """Read page by page. Each page starts with the time of the last request of the page before."""
+    until, items = time.monotonic() + MAX_READ_S, dict[str, HistoryItem]()
+    while True:
+        page = client.request_list(start, end - 1, limit=PAGE_SIZE)
+        found = [(at, item) for at, item in page.speech_requests() if start <= at < end]
+        items |= {item.item_id: item for _, item in found}
+        if len(page.rows) < PAGE_SIZE:
+            return items
+        next_start = max(page.times(), default=start) - 1  # whether `start_time` is included is not documented
+        if next_start <= start:
+            raise ProviderDataUnavailable("its pages do not continue")
+        if len(items) > MAX_ITEMS or time.monotonic() > until:
+            raise ProviderDataUnavailable("it is too long")
+        start = next_start
 
 
 def items_between(client: AccountClient, begins: datetime, ends: datetime) -> Iterator[HistoryItem]:
@@ -60,7 +92,7 @@ def items_between(client: AccountClient, begins: datetime, ends: datetime) -> It
 
 def subscription(client: AccountClient, now: datetime) -> Subscription:
     """Read the subscription. Raises ProviderDataUnavailable if it cannot be read or its numbers are not plausible."""
-    found = _wrap_errors(client.subscription)
+    found = wrap_errors(client.subscription)
     if not quota.is_plausible(found, now):
         raise ProviderDataUnavailable("its numbers are not plausible")
     return found
@@ -92,8 +124,8 @@ def usage_total(client: AccountClient, unit: str, begins: datetime, ends: dateti
     `unit` is a key of METRICS. If `begins` is within an hour of the statistics, they contain only the part of that hour
     after `begins`. Raises ProviderDataUnavailable.
     """
-    start, end = int(begins.timestamp() * 1000), int(ends.timestamp() * 1000)
-    stats = _wrap_errors(lambda: client.character_stats(start, end - 1, metric=METRICS[unit]))
+    start, end = _ms(begins), _ms(ends)
+    stats = wrap_errors(lambda: client.character_stats(start, end - 1, metric=METRICS[unit]))
     if "All" in stats.usage:
         series = stats.usage["All"]
     else:  # broken down by voice, although that was not requested
@@ -105,10 +137,14 @@ def usage_total(client: AccountClient, unit: str, begins: datetime, ends: dateti
     return round(total)
 
 
-def _wrap_errors(call: Callable[[], T]) -> T:
+def wrap_errors(call: Callable[[], T]) -> T:
     try:
         return call()
     except (AuthorizationError, BadRequest) as error:
-        raise ProviderDataUnavailable(f"the API key may not read it ({error.code})") from error
+        raise Refused(f"the API key may not read it ({error.code})") from error
     except ProviderError as error:
         raise ProviderDataUnavailable(f"the provider did not answer as expected ({error.code})") from error
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

@@ -23,16 +23,10 @@ from usage.alerts import endings, incidents
 from usage.ledger import events, rollup
 from usage.models import NO_ID, Incident, Reconciliation, UsageEvent
 from usage.reconciliation import provider_usage
-from usage.reconciliation.comparison import (
-    DayRange,
-    DayReconciliation,
-    History,
-    Removed,
-    answered_requests,
-    save_result,
-    verified_history,
-)
+from usage.reconciliation.comparison import save_result
+from usage.reconciliation.day import DayRange, DayReconciliation, History, Removed, answered_requests
 from usage.reconciliation.matching import UnknownAttempt, match, match_key
+from usage.reconciliation.request_records import read_requests
 from voicecare.core.batches import process_each
 from voicecare.patients.models import Voice
 
@@ -75,9 +69,7 @@ def reconcile_day(day: date, now: datetime, add_characters: AddCharacters, *, fo
         day_range = DayRange(day)
         with provider_usage.account_client() as client:
             look = DayReconciliation(client, day_range, now)
-            until, answered_by = min(day_range.end, now), now - MIN_UNKNOWN_AGE
-            read_history = partial(verified_history, client, day_range, until, answered_by)
-            look.history = look.read("The provider's history", read_history)
+            read_requests(look, min(day_range.end, now), now - MIN_UNKNOWN_AGE)
             if look.history is not None:
                 resolve_unknown_attempts(day_range, look.history, now, add_characters)
             save_result(look, is_over=now >= day_range.end + COMPARE_AFTER)

@@ -28,6 +28,7 @@ from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.models import ModelCatalogue
 from voicecare.providers.errors import (
     AuthorizationError,
+    BadRequest,
     Cause,
     ProviderError,
     QuotaExceeded,
@@ -55,6 +56,25 @@ class Permission:
     call: Callable[[AccountClient], object]
 
 
+def _read_usage(client: AccountClient) -> None:
+    """Read the usage with the first call that the account has. Raises the first error if it has none."""
+    end = _now_ms()
+    start = end - 3_600_000
+    errors: list[ProviderError] = []
+    for call in (
+        lambda: client.usage_by_product(start, end, time_zone="UTC"),
+        lambda: client.cost(start, end),
+        lambda: client.character_stats(start, end, metric="credits"),
+    ):
+        try:
+            call()
+        except (AuthorizationError, BadRequest) as error:
+            errors.append(error)
+        else:
+            return
+    raise errors[0]
+
+
 PERMISSIONS = (
     Permission(
         "permission_voices_read",
@@ -75,7 +95,14 @@ PERMISSIONS = (
         "read usage",
         "usage is not compared with the provider's figures",
         False,
-        lambda client: client.character_stats(_now_ms() - 3_600_000, _now_ms(), metric="credits"),
+        _read_usage,
+    ),
+    Permission(
+        "permission_requests",
+        "read the list of requests",
+        "it stays unknown whether interrupted requests were billed if the provider keeps no history",
+        False,
+        lambda client: client.request_list(_now_ms() - 60_000, _now_ms(), limit=1),
     ),
     Permission(
         "permission_history",

@@ -24,7 +24,7 @@ from usage.alerts.responses import mark_resolved
 from usage.ledger import events, rollup
 from usage.ledger.events import Attempt
 from usage.models import DailyUsage, HistoryDeletion, Incident, Reconciliation, UsageEvent
-from usage.reconciliation import comparison, provider_usage, reconciler
+from usage.reconciliation import day, provider_usage, reconciler, request_records
 from usage.reconciliation.reconciler import COMPARE_AFTER, RETRY_LATER, RETRY_SOON, is_due
 from voicecare.patients.models import Voice
 
@@ -41,6 +41,7 @@ HISTORY, STATISTICS, SUBSCRIPTION = "/v1/history", "character-stats", "/v1/user/
 @pytest.fixture(autouse=True)
 def provider(sandbox: SandboxProcess, settings: Settings) -> SandboxProcess:
     settings.ELEVENLABS_BASE_URL = sandbox.url
+    sandbox.settings(usage_call="deprecated", request_list="off")  # the other calls are in test_usage_calls.py
     Voice.objects.get_or_create(provider_id=VOICE, defaults={"name": "Rachel"})
     return sandbox
 
@@ -296,11 +297,12 @@ def test_simultaneous_resolutions_count_nothing_twice(provider: SandboxProcess, 
     def run(_number: int) -> None:
         try:
             start.wait()
-            span = comparison.DayRange(DAY)
-            with reconciler.provider_usage.account_client() as client:
-                history = reconciler.verified_history(client, span, span.end, OVER)
+            span = day.DayRange(DAY)
+            with provider_usage.account_client() as client:
+                look = day.DayReconciliation(client, span, OVER)
+                request_records.read_requests(look, span.end, OVER)
             start.wait()
-            reconciler.resolve_unknown_attempts(span, history, OVER, lifecycle.add_reconciled_characters)
+            reconciler.resolve_unknown_attempts(span, look.history, OVER, lifecycle.add_reconciled_characters)
         finally:
             connection.close()
 
@@ -464,7 +466,7 @@ def test_a_request_at_midnight_may_belong_to_either_day(provider: SandboxProcess
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kathmandu", "Pacific/Auckland"])
 def test_days_are_in_the_usage_time_zone(provider: SandboxProcess, settings: Settings, zone: str):
     settings.USAGE_TIME_ZONE = zone
-    span = comparison.DayRange(DAY)
+    span = day.DayRange(DAY)
     for at in (span.start - timedelta(minutes=20), span.start + timedelta(minutes=20)):
         bill_and_record(provider, at, 1000)
     for at in (span.end - timedelta(minutes=20), span.end + timedelta(minutes=20)):
@@ -485,7 +487,7 @@ def test_without_statistics_the_history_is_added_up(provider: SandboxProcess):
         500,
         0,
     )
-    assert "The provider's characters could not be read" in row.explanation
+    assert "The provider's usage could not be read" in row.explanation
 
 
 def test_the_counters_growth_is_reported_and_replaces_missing_figures(provider: SandboxProcess, settings: Settings):

@@ -249,7 +249,8 @@ def test_a_check_that_fails_unexpectedly_is_one_line(installation: SandboxProces
     [
         ("^/v2/voices", "permission_voices_read", True),
         ("^/v1/user", "permission_user_read", False),
-        ("^/v1/usage", "permission_usage", False),
+        ("^/v1/(usage|workspace/analytics/(query|usage))", "permission_usage", False),
+        ("^/v1/workspace/analytics/requests", "permission_requests", False),
         ("^/v1/history$", "permission_history", False),
         ("^/v1/history/voicecareDoctor", "permission_history_write", False),
         ("^/v1/voices/voicecareDoctor", "permission_voices_write", False),
@@ -264,6 +265,12 @@ def test_each_missing_permission_is_named(installation: SandboxProcess, path: st
     assert failures(parts) == ({name} if is_needed else set())
     assert [part for part in parts if "missing_permissions" in parts[part]["state"]] == [name]
     assert parts["provider_key"]["status"] == "ok"
+
+
+@pytest.mark.parametrize("call", ["credits", "cost", "deprecated"])
+def test_any_call_that_reads_usage_is_enough(installation: SandboxProcess, call: str):
+    installation.settings(usage_call=call)
+    assert doctor("--no-speech")[0]["permission_usage"]["status"] == "ok"
 
 
 def test_a_model_that_loses_something_is_a_warning_and_one_that_is_no_model_for_speech_a_failure(
