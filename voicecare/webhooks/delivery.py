@@ -173,6 +173,8 @@ async def _send(client: aiohttp.ClientSession, delivery: WebhookDelivery) -> _Ou
         return outcome(Problem.PRIVATE_ADDRESS)
     except TimeoutError:
         return outcome(Problem.TIMEOUT)
+    except aiohttp.ClientConnectorCertificateError:
+        return outcome(Problem.CERTIFICATE)
     except (OSError, aiohttp.ClientError, ValueError) as error:
         is_private = isinstance(getattr(error, "os_error", None), PrivateAddress)
         return outcome(Problem.PRIVATE_ADDRESS if is_private else Problem.UNREACHABLE)

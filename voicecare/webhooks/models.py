@@ -193,6 +193,7 @@ class WebhookAttempt(models.Model):
         REDIRECT = "redirect", "The response is a redirect, which is not followed"
         TIMEOUT = "timeout", "No response in time"
         UNREACHABLE = "unreachable", "The host could not be reached"
+        CERTIFICATE = "certificate", "The certificate is not trusted, has expired, or is for another name"
         PRIVATE_ADDRESS = "private_address", "The host has a private address"
 
     id = models.BigAutoField(primary_key=True)

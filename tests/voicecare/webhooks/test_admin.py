@@ -102,7 +102,7 @@ def test_a_test_event_leads_to_its_delivery(administrator: Client):
     delivery = WebhookDelivery.objects.get()
     assert (delivery.event.type, delivery.endpoint, delivery.status) == ("webhook.test", row, "pending")
     assert response.redirect_chain == [(f"{DELIVERIES}{delivery.pk}/change/", 302)]
-    assert "The test event is being sent." in text_of(response)
+    assert "The test event is being sent, once." in text_of(response)
     assert actions() == ["send_test_event"]
 
 

@@ -19,6 +19,7 @@ from pytest_django import Settings
 
 from tests.conftest import Member, database_url
 from tests.server import ROOT, environment
+from tests.voicecare.health.test_public_url import self_signed
 from tests.voicecare.webhooks.receiver import DIE, DRIP, Receiver, is_signed
 from tests.waiting import until
 from usage.models import Incident
@@ -136,6 +137,18 @@ def test_for_a_day_after_a_renewal_both_secrets_verify(alice: Member, receiver: 
     emit(alice.patient)
     delivery.deliver()
     assert receiver.forged == 1
+
+
+def test_a_certificate_that_is_not_trusted_is_said(
+    alice: Member, receiver: Receiver, endpoint: MakeEndpoint, tmp_path: Path
+):
+    tls, _ = self_signed(tmp_path, days=30)
+    receiver.server.socket = tls.wrap_socket(receiver.server.socket, server_side=True)
+    endpoint(url=receiver.url.replace("http://127.0.0.1", "https://localhost"))
+    emit(alice.patient)
+    delivery.deliver()
+    assert attempts() == [(None, "certificate")]
+    assert receiver.asked == 0
 
 
 @pytest.mark.parametrize(
