@@ -101,5 +101,7 @@ def test_the_page_of_a_patient_leads_to_their_pronunciations(alice: Member):
 def test_listen_refuses_a_wrong_entry_and_saves_nothing():
     response = send(in_role("Administrator"), reverse("admin:tts_lexiconentry_listen"), spoken="...")
     assert response.status_code == 400
-    assert "letter or a digit" in response.content.decode()
+    page = response.content.decode()
+    assert "letter or a digit" in page
+    assert "Close this tab, and correct the form." in page
     assert LexiconEntry.objects.count() == 0

@@ -82,7 +82,7 @@ class ClipAdmin(CareTeamAdmin, TitledAdmin, ReadOnlyAdmin):
 
     @admin.display(description="Text")
     def says(self, clip: Clip) -> str:
-        return f"Greeting of {clip.patient}" if clip.patient else str(clip.phrase or "a deleted phrase")
+        return f"Greeting of {clip.patient}" if clip.patient else str(clip.phrase or "A text that is not a phrase")
 
     @admin.display(description="Language", ordering="language")
     def language_in_words(self, clip: Clip) -> str:

@@ -139,8 +139,7 @@ class LexiconEntryAdmin(admin.ModelAdmin):
         saved = self.get_object(request, number) if number else None
         form = self.get_form(request)(request.POST, instance=saved)
         if not form.is_valid():
-            lines = [f"{name}: {' '.join(errors)}" for name, errors in form.errors.items()]
-            return HttpResponse("\n".join(lines), status=400, content_type="text/plain; charset=utf-8")
+            return self._listen_page(request, 400, errors=form.errors)
         entry: LexiconEntry = form.instance
         draft = Replacement(entry.written, entry.spoken, entry.match_case)
         context = context_for_entry(draft, entry.patient, entry.language or languages.DEFAULT)
@@ -148,11 +147,15 @@ class LexiconEntryAdmin(admin.ModelAdmin):
             speech = StreamingSpeech(entry.written, context, runtime.dependencies)
             audio = run_speech(speech.collect, request)
         except APIException as error:
-            return HttpResponse(str(error.detail), status=error.status_code, content_type="text/plain; charset=utf-8")
+            return self._listen_page(request, error.status_code, problem=str(error.detail))
         record(request, Action.SPEAK, entry.patient or LexiconEntry)
         sound = f"data:{FORMATS[DEVICE_FORMATS[0]].mime};base64,{b64encode(audio).decode()}"
-        page = {**self.admin_site.each_context(request), "title": "Listen", "written": entry.written, "sound": sound}
-        return TemplateResponse(request, "admin/tts/lexiconentry/listen.html", page)
+        return self._listen_page(request, 200, written=entry.written, sound=sound)
+
+    def _listen_page(self, request: HttpRequest, status: int, **shown: object) -> HttpResponse:
+        """The page in the new tab. It has the sound, or a problem, or the errors of the form by field."""
+        page = {**self.admin_site.each_context(request), "title": "Listen", **shown}
+        return TemplateResponse(request, "admin/tts/lexiconentry/listen.html", page, status=status)
 
     def save_model(self, request: HttpRequest, obj: LexiconEntry, form: forms.ModelForm, change: bool) -> None:
         super().save_model(request, obj, form, change)
