@@ -28,7 +28,10 @@ _ORIGINS = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One speech, as it is shown. `reason` says why it waits or has failed. `can_be_cancelled` is for messages."""
+    """One speech, as it is shown. `reason` says why it waits or has failed, or how much was played.
+
+    `can_be_cancelled` is for messages.
+    """
 
     utterance: Utterance
     origin: str
@@ -68,4 +71,6 @@ def _reason(utterance: Utterance, state: UtteranceState) -> str:
         return FAILURE_MESSAGES["expired"]
     if state == UtteranceState.FAILED:
         return FAILURE_MESSAGES.get(utterance.code, utterance.code)
+    if state in (UtteranceState.SPOKEN, UtteranceState.INTERRUPTED) and utterance.played_ms is not None:
+        return f"played for {utterance.played_ms / 1000:.1f} s"
     return ""

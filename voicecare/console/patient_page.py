@@ -20,7 +20,7 @@ from usage.alerts.visibility import KINDS_OF_ONE_PATIENT
 from usage.models import Incident
 from usage.prices import PriceList
 from usage.reports import queries
-from voicecare.console.access import DEVICE_PERMISSIONS, has_permissions
+from voicecare.console.access import CLONE_PERMISSIONS, DEVICE_PERMISSIONS, has_permissions
 from voicecare.console.lines import Line, lines_of
 from voicecare.core import languages
 from voicecare.dashboard.dashboards import Gauge
@@ -166,6 +166,10 @@ class PatientPage:
     @property
     def has_device_console(self) -> bool:
         return self.patient.is_active and self.may(*DEVICE_PERMISSIONS)
+
+    @property
+    def can_clone(self) -> bool:
+        return self.patient.is_active and self.may(*CLONE_PERMISSIONS)
 
     @property
     def may_say(self) -> bool:

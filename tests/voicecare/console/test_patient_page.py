@@ -305,6 +305,7 @@ STATES = [
     ({"queue_reason": "no_device"}, "Waiting", "No device connected"),
     ({"state": "queued", "queue_reason": "quota"}, "Waiting for credits", ""),
     ({"state": "spoken", "source": "backup"}, "Spoken", "Backup voice"),
+    ({"state": "spoken", "played_ms": 3240}, "Spoken", "played for 3.2 s"),
     ({"state": "heard", "source": "live"}, "Heard", ""),
     ({"state": "failed", "code": "over_budget"}, "Failed", "This text exceeds a budget"),
     ({"state": "failed", "code": "text_rejected"}, "Failed", "The speech provider refuses this text"),

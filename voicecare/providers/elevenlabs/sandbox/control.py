@@ -25,7 +25,7 @@ from voicecare.providers.elevenlabs.sandbox.state import SANDBOX, Sandbox
 Command = Callable[[Sandbox, Any], Any]
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>voicecare sandbox</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,"><style>
 :root{{color-scheme:light dark}}
 body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em;overflow-wrap:break-word}}
 code{{background:#8883}}
