@@ -37,7 +37,7 @@ class ProviderDataUnavailable(Exception):
 
 
 class Refused(ProviderDataUnavailable):
-    """The provider refuses the call: the API key, the plan or the account does not have it."""
+    """The call has no figures for this account: the API key, the plan or the account does not have it, or some lack."""
 
 
 def account_client() -> closing[AccountClient]:

@@ -51,8 +51,8 @@ def last_call() -> str:
 def read_figures(client: AccountClient, begins: datetime, ends: datetime, now: datetime) -> ProviderFigures:
     """Return the provider's figures between two midnights of USAGE_TIME_ZONE, from the first call that is not refused.
 
-    Raises ProviderDataUnavailable, and DayNotOver if the day in UTC is not over at the time `now`. An error other than
-    a refusal does not lead to another call, because it says nothing about what the account has.
+    A table with gaps counts as refused. Raises ProviderDataUnavailable, and DayNotOver if the day in UTC is not over at
+    the time `now`. Another error does not lead to another call, because it says nothing about what the account has.
     """
     last, refusals = last_call(), []
     for call in sorted(UsageCall, key=lambda one: (one is UsageCall.DEPRECATED, one != last)):
@@ -78,8 +78,8 @@ def _credits(client: AccountClient, begins: datetime, ends: datetime, _now: date
     if any(at not in hours for at in by_hour):
         raise ProviderDataUnavailable("its hours are those of another day or another time zone")
     missing = sum(at not in by_hour for at in hours)
-    if missing:
-        raise ProviderDataUnavailable(f"{missing} of {len(hours)} hours are missing")
+    if missing:  # another call may have them: whether hours without usage are in the table is not documented
+        raise Refused(f"{missing} of {len(hours)} hours are missing")
     return ProviderFigures(UsageCall.CREDITS, credits=_total(sum(by_hour.values(), Decimal())))
 
 

@@ -157,6 +157,17 @@ def test_a_refused_call_leads_to_the_next(provider: SandboxProcess, preset: str)
     assert reconcile().usage_call == "deprecated"
 
 
+def test_missing_hours_lead_to_the_next_call(provider: SandboxProcess):
+    bill_and_record(provider, asked=1000)
+    provider.fault(kind="json", body=table(*hours()[:7], *hours()[9:]), match={"path": CREDITS})
+    row = reconcile()
+    assert (row.usage_call, row.provider_credits, row.unexplained_credits) == ("deprecated", 500, 0)
+    provider.fault(kind="error", preset="not_found", match={"path": "character-stats"})
+    row = reconcile()
+    assert "2 of 24 hours are missing" in row.explanation
+    assert (row.usage_call, row.provider_credits, row.unexplained_credits) == ("deprecated", 500, 0)
+
+
 def test_an_error_does_not_lead_to_another_call(provider: SandboxProcess):
     provider.fault(kind="error", preset="internal_error", match={"path": CREDITS})
     bill_and_record(provider)
@@ -196,7 +207,6 @@ def two_columns() -> dict[str, Any]:
     [
         (table(*hours(first=MIDNIGHT - timedelta(hours=2))), "another day or another time zone"),
         (table(*hours(first=MIDNIGHT + timedelta(minutes=30))), "another day or another time zone"),
-        (table(*hours()[:7], *hours()[9:]), "2 of 24 hours are missing"),
         (table(), "it is empty"),
         (table(*hours(), name="total_cost", unit="usd"), "it is in money, although credits were requested"),
         (two_columns(), "2 columns of credits instead of one"),
