@@ -78,7 +78,7 @@ def test_a_migration_that_adds_indexes_online_does_nothing_else():
         for migration in MigrationLoader(None).disk_migrations.values()
         if any(isinstance(operation, AddIndexOnline) for operation in migration.operations)
     ]
-    assert len(online) == 3
+    assert len(online) == 4
     for migration in online:
         assert not migration.atomic
         repeatable = (AddIndexOnline, migrations.AlterField)
