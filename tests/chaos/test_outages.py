@@ -234,7 +234,7 @@ async def test_the_next_worker_continues_the_work_of_a_killed_one(cluster: Clust
         await ward.wait_for_sentences(1)
         await asyncio.to_thread(cluster.enqueue_task, "tts.warm_due")  # no worker runs
         await asyncio.to_thread(cluster.start_worker)
-        await eventually(lambda: asyncio.to_thread(has_generated, cluster, len(phrases) - 1), 40)
+        await eventually(lambda: asyncio.to_thread(has_generated, cluster, len(phrases) - 1), 90)
         await ward.wait_for_sentences(1)
     assert ward.early_close_codes() == []
     assert_nothing_lost(ward)
@@ -249,5 +249,9 @@ def is_generating_a_phrase(cluster: Cluster) -> bool:
 
 
 def has_generated(cluster: Cluster, phrases: int) -> bool:
-    """Return whether this many phrases are generated. The killed worker still has the lease of the interrupted one."""
-    return cluster.query("SELECT count(*) FROM tts_clip WHERE size > 0") == [(phrases,)]
+    """Return whether this many phrases are generated, or more.
+
+    The killed worker has the lease of the interrupted one. On a slow machine the lease ends meanwhile.
+    """
+    [(generated,)] = cluster.query("SELECT count(*) FROM tts_clip WHERE size > 0")
+    return generated >= phrases
