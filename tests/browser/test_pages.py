@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from django.urls import reverse
+from playwright.sync_api import expect
 
 from tests.browser.conftest import BrowserSession
 from tests.conftest import Member
@@ -45,3 +46,19 @@ def test_a_budget_of_millions_fits_into_its_field(log_in: Callable[..., BrowserS
     page = log_in().open(reverse("admin:patients_clinic_change", args=[clinic.pk]))
     assert page.locator("#id_monthly_character_budget").input_value() == "20000000"
     assert page.evaluate(CUT_FIELDS) == []
+
+
+@pytest.mark.parametrize("name", ["console", "clone"])
+def test_no_button_can_be_pressed_before_its_script_runs(
+    log_in: Callable[..., BrowserSession], alice: Member, name: str
+):
+    """A click would be lost, without a word."""
+    session = log_in()
+    scripts = "**/voicecare/console/**.js"
+    session.context.route(scripts, lambda route: route.abort())
+    page = session.open(reverse(f"console:{name}", args=[alice.patient.pk]))
+    pressable = page.locator("#content button:visible:enabled")
+    assert pressable.all_inner_texts() == []
+    session.context.unroute(scripts)
+    page.reload()
+    expect(pressable).not_to_have_count(0)

@@ -225,7 +225,6 @@ element("format").addEventListener("change", ({ target }) => {
 });
 element("format-detail").textContent = automaticFormat();
 element("start").addEventListener("click", start);
-element("start").disabled = false; // a click before would be lost
 element("end").addEventListener("click", () => conversation?.end());
 element("interrupt").addEventListener("click", () => conversation?.interrupt());
 element("speak-form").addEventListener("submit", (event) => {
@@ -254,6 +253,10 @@ element("copy-log").addEventListener("click", async () => {
 });
 for (const button of document.querySelectorAll("[data-fault]")) {
     button.addEventListener("click", () => chooseFault(button));
+}
+// A click before would have been lost.
+for (const button of document.querySelectorAll("#start, #copy-log, #clear-log, [data-fault]")) {
+    button.disabled = false;
 }
 
 async function chooseFault(button) {

@@ -249,6 +249,7 @@ element("again").addEventListener("click", () => {
     element("record").focus();
 });
 element("consent-form").addEventListener("submit", make);
+element("make").disabled = false; // a click before would have sent the form to this page
 window.addEventListener("beforeunload", (event) => {
     if (recording.isRecording || recording.file) {
         event.preventDefault();

@@ -50,6 +50,7 @@ export class Recording {
         element("stop").addEventListener("click", () => this.stop());
         element("file").addEventListener("change", ({ target }) => target.files[0] && this.take(target.files[0]));
         this.#acceptDrops(element("recording-card"));
+        element("record").disabled = false; // a click before would have been lost
     }
 
     get isRecording() {
