@@ -125,6 +125,7 @@ def test_a_text_that_is_written_word_by_word_is_heard(console: Console):
     console.expect_state("played")
     assert console.loudest > 0.02
     expect(console.page.locator("#log")).to_contain_text("speak.delta")
+    expect(console.newest).not_to_contain_text("first audio")  # it would count the typing
 
 
 def test_nothing_is_said_before_the_start(console: Console):

@@ -20,6 +20,7 @@ class Speech {
     track = null;
     isReceived = false;
     isHoldMessage = false;
+    isStreamed = false;
     stopStream = () => {};
 
     constructor(id, text) {
@@ -99,6 +100,7 @@ export class Conversation {
     speak(text, byWords) {
         const id = crypto.getRandomValues(new Uint32Array(3)).join("-");
         const speech = new Speech(id, text);
+        speech.isStreamed = byWords;
         speech.requestedAt = byWords || this.#unfinished().length ? null : performance.now();
         this.#speeches.set(id, speech);
         this.#forgetOld();
@@ -221,7 +223,9 @@ export class Conversation {
         if (!speech) {
             return;
         }
-        speech.firstAudioMs ??= firstChunkMs;
+        if (!speech.isStreamed) { // the server's time would include that of the typing
+            speech.firstAudioMs ??= firstChunkMs;
+        }
         this.#receivedAll(speech);
         if (speech.track) {
             this.#page.onSpeech(speech);
