@@ -117,10 +117,7 @@ class PronunciationDetail(generics.RetrieveUpdateDestroyAPIView):
     @extend_schema(
         operation_id="update_pronunciation",
         summary="Update a pronunciation",
-        examples=[
-            OpenApiExample("Another spoken form", {"spoken": "Shuvawn"}, request_only=True),
-            PRONUNCIATION_EXAMPLE,
-        ],
+        examples=[_CHANGE_EXAMPLE, PRONUNCIATION_EXAMPLE],
     )
     @transaction.atomic
     def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401

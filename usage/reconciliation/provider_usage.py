@@ -37,7 +37,7 @@ class ProviderDataUnavailable(Exception):
 
 
 class Refused(ProviderDataUnavailable):
-    """The call has no figures for this account: the API key, the plan or the account does not have it, or some lack."""
+    """The account, its plan or the API key does not have the call, or hours are missing. Another call may do."""
 
 
 def account_client() -> closing[AccountClient]:

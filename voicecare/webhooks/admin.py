@@ -143,8 +143,8 @@ class WebhookEndpointAdmin(admin.ModelAdmin):
             return HttpResponseNotAllowed(["POST"])
         delivery = events.emit_test(endpoint)
         record(request, "send_test_event", endpoint)
-        words = "The test event is being sent" if endpoint.enabled else "It is sent when the endpoint is enabled"
-        self.message_user(request, f"{words}, once. Reload this page to see the result.")
+        words = "is being sent, once." if endpoint.enabled else "will be sent once, when the endpoint is enabled."
+        self.message_user(request, f"The test event {words} Reload this page to see the result.")
         return HttpResponseRedirect(reverse("admin:webhooks_webhookdelivery_change", args=[delivery.pk]))
 
     def _endpoint(self, request: HttpRequest, endpoint_id: uuid.UUID) -> WebhookEndpoint:
